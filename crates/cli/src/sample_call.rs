@@ -1,0 +1,59 @@
+//! What a new server shows: where it is, and two first calls that can be pasted as they stand.
+
+/// A checkerboard of 56x56 pixels, so that the sample calls need no file and no network.
+const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAADgAAAA4AQAAAACA/QazAAAAIElEQVR42mNgYP7/gcH+PwO96P9/GPj/H2CgGz3M/QcANunDPbwWxDcAAAAASUVORK5CYII=";
+
+/// The text for a server at `url`, such as `http://127.0.0.1:8000`.
+pub(crate) fn text(url: &str, model: &str, with_key: bool) -> String {
+    // Inside of single quotes of a shell, and of a JSON string, inside of which `"` and `\` have a meaning.
+    let in_json = serde_json::Value::from(model).to_string();
+    let in_shell = in_json.replace('\'', r"'\''");
+    let (header, key) = if with_key {
+        ("  -H \"Authorization: Bearer $OCELLUS_API_KEY\" \\\n", "os.environ[\"OCELLUS_API_KEY\"]")
+    } else {
+        ("", "\"none\"")
+    };
+    let import = if with_key { "import os\n" } else { "" };
+    format!(
+        r#"Ocellus serves {in_json} at {url}/v1
+
+curl {url}/v1/chat/completions -H 'Content-Type: application/json' \
+{header}  -d '{{"model": {in_shell}, "max_tokens": 64, "messages": [{{"role": "user", "content": [
+    {{"type": "image_url", "image_url": {{"url": "{PICTURE}"}}}},
+    {{"type": "text", "text": "What is in this picture?"}}]}}]}}'
+
+{import}from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key={key})
+answer = client.chat.completions.create(model={in_json}, max_tokens=64, messages=[{{"role": "user", "content": [
+    {{"type": "image_url", "image_url": {{"url": "{PICTURE}"}}}},
+    {{"type": "text", "text": "What is in this picture?"}}]}}])
+print(answer.choices[0].message.content)
+
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body between the single quotes, as a shell would hand it to curl.
+    fn body(text: &str) -> serde_json::Value {
+        let start = text.find("-d '").unwrap() + 4;
+        let end = text.find("'\n\n").unwrap();
+        serde_json::from_str(&text[start..end].replace(r"'\''", "'")).unwrap()
+    }
+
+    #[test]
+    fn the_call_is_json_whatever_the_name() {
+        for model in ["ocellus-nano", "it's", "a\"b\\c"] {
+            for with_key in [false, true] {
+                let text = text("http://127.0.0.1:8000", model, with_key);
+                let body = body(&text);
+                assert_eq!(body["model"], model);
+                assert_eq!(body["messages"][0]["content"][0]["image_url"]["url"], PICTURE);
+                assert_eq!(text.contains("Authorization"), with_key);
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Qwen2.5 with multimodal rotary positions: embeddings of many sequences side by side in, logits out
+//! (reference: `Qwen2_5_VLTextModel` and the head of `Qwen2_5_VLForConditionalGeneration`).
+
+use ocellus_kernels::{
+    Device, Tensor, add,
+    attention::{self, Sequence},
+    kv_cache, rms_norm,
+    rotary::{self, Multimodal, Tables},
+    rows, silu_mul,
+};
+use ocellus_weights::{Embedding, Linear, LinearShape, Loader, Scope};
+
+use crate::{Config, Error};
+
+/// Sees intermediate activations by name while a model computes; tests compare them with the reference.
+pub type Observer<'a> = dyn FnMut(&str, &Tensor) + 'a;
+
+/// The language model with its weights.
+#[derive(Debug)]
+pub struct Decoder {
+    config: Config,
+    device: Device,
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    lm_head: Linear,
+}
+
+/// What is computed in one go: the newest tokens of some sequences, side by side.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// `(tokens, hidden_size)`: embedded ids, with the rows of pictures in place.
+    pub embeddings: Tensor,
+    /// Time, height and width of each token.
+    pub positions: &'a [[u32; 3]],
+    /// Whose tokens these are, in order, and where their keys and values lie.
+    pub sequences: &'a [Sequence<'a>],
+    /// Rows whose logits are wanted: usually each sequence's last.
+    pub logits_for: &'a [u32],
+}
+
+impl Decoder {
+    /// Takes the decoder's tensors out of a checkpoint in either naming scheme.
+    ///
+    /// # Errors
+    /// When a tensor is missing or its shape is not what `config` says.
+    pub fn load(loader: &Loader<'_>, config: &Config, device: &Device) -> Result<Self, ocellus_weights::Error> {
+        let reason = format!("config.json says hidden_size {}", config.hidden_size);
+        let scope = loader.scope_any(&["model.language_model", "model"])?.because(reason.clone());
+        let embed_tokens = scope.embedding("embed_tokens", config.vocab_size, config.hidden_size)?;
+        let lm_head = if config.tie_word_embeddings {
+            // Some files hold a copy of the tied table.
+            loader.ignore(|name| name == "lm_head.weight");
+            embed_tokens.as_linear()
+        } else {
+            let shape =
+                LinearShape { out_features: config.vocab_size, in_features: config.hidden_size, bias: false };
+            loader.root().because(reason).linear("lm_head", shape)?
+        };
+        Ok(Self {
+            device: device.clone(),
+            embed_tokens,
+            layers: (0..config.num_hidden_layers)
+                .map(|i| Layer::load(&scope.scope(&format!("layers.{i}")), config))
+                .collect::<Result<_, _>>()?,
+            norm: scope.vector("norm.weight", config.hidden_size)?,
+            lm_head,
+            config: config.clone(),
+        })
+    }
+
+    /// The sizes it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The embeddings of token ids: `(ids, hidden_size)`.
+    ///
+    /// # Errors
+    /// When an id is outside of the vocabulary.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor, Error> {
+        Ok(self.embed_tokens.forward(ids)?)
+    }
+
+    /// Computes a batch: writes its keys and values into the cache, and gives the logits of the wanted rows,
+    /// `(logits_for, vocab_size)`.
+    ///
+    /// # Errors
+    /// When the parts of the batch disagree, or the device fails.
+    pub fn forward(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor, Error> {
+        self.forward_observed(batch, cache, &mut |_, _| {})
+    }
+
+    /// The same as [`Decoder::forward`], telling `observe` of `text.layer_{i}` and `text.norm`. Rows whose
+    /// logits are not wanted are left out of `text.norm`.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn forward_observed(
+        &self,
+        batch: &Batch<'_>,
+        cache: &mut KvCache,
+        observe: &mut Observer<'_>,
+    ) -> Result<Tensor, Error> {
+        let tokens = batch.embeddings.dim(0);
+        expect("positions", batch.positions.len(), tokens)?;
+        expect("queries", batch.sequences.iter().map(|s| s.queries).sum(), tokens)?;
+        expect("layers of the cache", cache.layers.len(), self.layers.len())?;
+        let rope = Multimodal {
+            head_dim: self.config.head_dim,
+            theta: self.config.rope_theta,
+            sections: &self.config.mrope_section,
+        };
+        let tables = Tables::multimodal(batch.positions, rope, &self.device)?;
+        let slots = cache.slots_of_queries(batch.sequences)?;
+        let mut hidden = batch.embeddings.clone();
+        for (i, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            let step = Step { tables: &tables, sequences: batch.sequences, slots: &slots };
+            hidden = layer.forward(&hidden, &step, cache)?;
+            observe(&format!("text.layer_{i}"), &hidden);
+        }
+        let wanted = rows::gather(&hidden, batch.logits_for)?;
+        let normed = rms_norm::forward(&wanted, &self.norm, self.config.rms_norm_eps)?;
+        observe("text.norm", &normed);
+        Ok(self.lm_head.forward(&normed)?)
+    }
+}
+
+/// The paged keys and values of all layers.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<kv_cache::Layer>,
+}
+
+impl KvCache {
+    /// An empty cache of `blocks` blocks of `block_size` tokens each.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn new(config: &Config, blocks: usize, block_size: usize, device: &Device) -> Result<Self, Error> {
+        let shape = Self::layer_shape(config, blocks, block_size);
+        let layers =
+            (0..config.num_hidden_layers).map(|_| kv_cache::Layer::new(shape, device)).collect::<Result<_, _>>()?;
+        Ok(Self { layers })
+    }
+
+    /// How many bytes such a cache takes when it is full.
+    pub fn size_in_bytes(config: &Config, blocks: usize, block_size: usize) -> usize {
+        Self::layer_shape(config, blocks, block_size).size_in_bytes().saturating_mul(config.num_hidden_layers)
+    }
+
+    fn layer_shape(config: &Config, blocks: usize, block_size: usize) -> kv_cache::Shape {
+        kv_cache::Shape {
+            blocks,
+            block_size,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        }
+    }
+
+    /// Where the newest tokens of each sequence go.
+    fn slots_of_queries(&self, sequences: &[Sequence<'_>]) -> Result<Vec<u32>, Error> {
+        let Some(layer) = self.layers.first() else { return Ok(Vec::new()) };
+        let mut slots = Vec::new();
+        for s in sequences {
+            slots.extend(layer.slots_of(s.blocks, s.keys.saturating_sub(s.queries)..s.keys)?);
+        }
+        Ok(slots)
+    }
+}
+
+/// What all layers of one step share.
+struct Step<'a> {
+    tables: &'a Tables,
+    sequences: &'a [Sequence<'a>],
+    slots: &'a [u32],
+}
+
+/// Attention and feed-forward, each with its norm before and the residual around.
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: Tensor,
+    attention: Attention,
+    post_attention_layernorm: Tensor,
+    mlp: Mlp,
+    eps: f32,
+}
+
+impl Layer {
+    fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
+        Ok(Self {
+            input_layernorm: scope.vector("input_layernorm.weight", config.hidden_size)?,
+            attention: Attention::load(&scope.scope("self_attn"), config)?,
+            post_attention_layernorm: scope.vector("post_attention_layernorm.weight", config.hidden_size)?,
+            mlp: Mlp::load(&scope.scope("mlp"), config)?,
+            eps: config.rms_norm_eps,
+        })
+    }
+
+    /// `hidden: (tokens, hidden_size)`.
+    fn forward(&self, hidden: &Tensor, step: &Step<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+        let normed = rms_norm::forward(hidden, &self.input_layernorm, self.eps)?;
+        let hidden = add::forward(hidden, &self.attention.forward(&normed, step, cache)?)?;
+        let normed = rms_norm::forward(&hidden, &self.post_attention_layernorm, self.eps)?;
+        Ok(add::forward(&hidden, &self.mlp.forward(&normed)?)?)
+    }
+}
+
+/// Grouped-query attention with biases on queries, keys and values.
+#[derive(Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+impl Attention {
+    fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
+        let &Config { hidden_size, num_attention_heads, num_key_value_heads, head_dim, .. } = config;
+        let input = |heads| LinearShape { out_features: heads * head_dim, in_features: hidden_size, bias: true };
+        let output = LinearShape {
+            out_features: hidden_size,
+            in_features: num_attention_heads * head_dim,
+            bias: false,
+        };
+        Ok(Self {
+            q_proj: scope.linear("q_proj", input(num_attention_heads))?,
+            k_proj: scope.linear("k_proj", input(num_key_value_heads))?,
+            v_proj: scope.linear("v_proj", input(num_key_value_heads))?,
+            o_proj: scope.linear("o_proj", output)?,
+            heads: num_attention_heads,
+            kv_heads: num_key_value_heads,
+            head_dim,
+        })
+    }
+
+    fn forward(&self, hidden: &Tensor, step: &Step<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+        let tokens = hidden.dim(0);
+        let by_head = |x: Tensor, heads| x.reshape(&[tokens, heads, self.head_dim]);
+        let q = rotary::forward(&by_head(self.q_proj.forward(hidden)?, self.heads)?, step.tables)?;
+        let k = rotary::forward(&by_head(self.k_proj.forward(hidden)?, self.kv_heads)?, step.tables)?;
+        let v = by_head(self.v_proj.forward(hidden)?, self.kv_heads)?;
+        kv_cache::write(cache, &k, &v, step.slots)?;
+        let scale = (self.head_dim as f32).sqrt().recip();
+        let attended = attention::causal(&q, cache, step.sequences, scale)?;
+        Ok(self.o_proj.forward(&attended.reshape(&[tokens, self.heads * self.head_dim])?)?)
+    }
+}
+
+/// SwiGLU without biases.
+#[derive(Debug)]
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
+        let shape = |out_features, in_features| LinearShape { out_features, in_features, bias: false };
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        Ok(Self {
+            gate_proj: scope.linear("gate_proj", shape(inner, hidden))?,
+            up_proj: scope.linear("up_proj", shape(inner, hidden))?,
+            down_proj: scope.linear("down_proj", shape(hidden, inner))?,
+        })
+    }
+
+    fn forward(&self, hidden: &Tensor) -> Result<Tensor, Error> {
+        let (gate, up) = (self.gate_proj.forward(hidden)?, self.up_proj.forward(hidden)?);
+        Ok(self.down_proj.forward(&silu_mul::forward(&gate, &up)?)?)
+    }
+}
+
+fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected { Ok(()) } else { Err(Error::Batch { what, found, expected }) }
+}

@@ -1,0 +1,233 @@
+//! The handle that callers hold: load a model once, submit requests from any thread, read events.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll},
+    thread,
+};
+
+use futures_core::Stream;
+use ocellus_kernels::Device;
+use ocellus_media::Budget;
+use ocellus_weights::Source;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    Error, Event, LoadError, Model, Progress, Request, Sampling,
+    prepare::{Bounds, Prepared},
+    runner::{self, Job, RunnerOptions},
+};
+
+/// A loaded model that answers requests. Clones share it; the threads end when the last clone and the last
+/// answer are gone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    info: Info,
+    /// Requests on their way to the prepare threads.
+    requests: mpsc::Sender<Submitted>,
+    /// Requests that were submitted and have not started on the device yet.
+    waiting: Arc<AtomicUsize>,
+    queue_limit: usize,
+}
+
+/// How a model is loaded and what it may use.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to compute: `auto`, or a device's name.
+    pub device: String,
+    /// Tokens that prompt and answer of all running requests may have together. `None` takes what the model was
+    /// made for, up to 32768.
+    pub context_tokens: Option<usize>,
+    /// What decoding a picture may cost.
+    pub media_budget: Budget,
+    /// Requests that may wait before further ones are refused.
+    pub queue_limit: usize,
+    /// Prompt tokens that are computed at a time.
+    pub prefill_chunk: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            device: "auto".to_owned(),
+            context_tokens: None,
+            media_budget: Budget::default(),
+            queue_limit: 64,
+            prefill_chunk: 1024,
+        }
+    }
+}
+
+/// What is known of a loaded model.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Tokens that prompt and answer may have together.
+    pub context_tokens: usize,
+    /// The longest answer, in tokens: one prompt token at least lies before it.
+    pub max_completion_tokens: usize,
+    /// Sampling as the checkpoint's `generation_config.json` says.
+    pub default_sampling: Sampling,
+    /// Where it computes.
+    pub device: String,
+    /// Bytes of all weights.
+    pub weights_bytes: usize,
+}
+
+/// A request on its way to a prepare thread.
+struct Submitted {
+    request: Request,
+    events: UnboundedSender<Event>,
+    waiting: Waiting,
+}
+
+/// Counts a request as waiting for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The default limit of the context: more would take gigabytes of cache that few need.
+const DEFAULT_CONTEXT_TOKENS: usize = 32_768;
+/// Tokens in a block of the cache.
+const BLOCK_SIZE: usize = 16;
+/// Threads that decode and resize pictures; each may hold one decoded picture in memory.
+const PREPARE_THREADS: usize = 2;
+
+impl Engine {
+    /// Loads a checkpoint and starts the threads.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming what is missing, broken or contradictory, and where.
+    pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
+        let device = Device::open(&options.device)?;
+        let model = Model::load(source, &device, progress)?;
+        Self::start(model, options)
+    }
+
+    /// Starts the threads for a model that is loaded already.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the cache can't be made or a thread not be started.
+    pub fn start(model: Model, options: &Options) -> Result<Self, LoadError> {
+        let most = model.decoder.config().max_position_embeddings;
+        let wanted = options.context_tokens.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(most));
+        if wanted < 2 || wanted > most {
+            return Err(LoadError::Contradiction(format!(
+                "the context is {wanted} tokens, expected 2 to {most} (max_position_embeddings in config.json)"
+            )));
+        }
+        let info = Info {
+            context_tokens: wanted,
+            max_completion_tokens: wanted - 1,
+            default_sampling: model.default_sampling.clone(),
+            device: model.device.name().to_owned(),
+            weights_bytes: model.weights_bytes,
+        };
+        let model = Arc::new(model);
+        let runner_options = RunnerOptions {
+            blocks: wanted.div_ceil(BLOCK_SIZE),
+            block_size: BLOCK_SIZE,
+            context_tokens: wanted,
+            prefill_chunk: options.prefill_chunk.max(1),
+            queue_limit: options.queue_limit,
+        };
+        let jobs = runner::start(model.clone(), &runner_options)?;
+        let bounds = Bounds { media: options.media_budget, prompt_tokens: wanted - 1 };
+        let (requests, queue) = mpsc::channel::<Submitted>();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..PREPARE_THREADS {
+            let (queue, jobs, model) = (queue.clone(), jobs.clone(), model.clone());
+            thread::Builder::new()
+                .name("ocellus-prepare".to_owned())
+                .spawn(move || prepare(&queue, &jobs, &model, &bounds))?;
+        }
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let queue_limit = options.queue_limit;
+        Ok(Self { shared: Arc::new(Shared { info, requests, waiting, queue_limit }) })
+    }
+
+    /// Starts an answer. The first event is [`Event::Started`] or [`Event::Failed`]; dropping the stream cancels
+    /// the request.
+    pub fn submit(&self, request: Request) -> Events {
+        let (events, receiver) = unbounded_channel();
+        let before = self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = Waiting(self.shared.waiting.clone());
+        if before >= self.shared.queue_limit {
+            // The receiver is held right here, so nothing can be lost.
+            let _ = events.send(Event::Failed(Error::Busy { waiting: before }));
+        } else if let Err(mpsc::SendError(lost)) =
+            self.shared.requests.send(Submitted { request, events, waiting })
+        {
+            let error = Error::Internal("the threads that prepare requests have ended".to_owned());
+            let _ = lost.events.send(Event::Failed(error));
+        }
+        Events { receiver }
+    }
+
+    /// What is known of the loaded model.
+    pub fn info(&self) -> &Info {
+        &self.shared.info
+    }
+}
+
+/// The events of one answer, in order. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct Events {
+    receiver: UnboundedReceiver<Event>,
+}
+
+impl Events {
+    /// Waits for the next event on a thread that runs no asynchronous code. `None` after the last one.
+    pub fn blocking_next(&mut self) -> Option<Event> {
+        self.receiver.blocking_recv()
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.receiver.poll_recv(cx)
+    }
+}
+
+/// The life of a prepare thread: until the last engine handle is gone.
+fn prepare(queue: &Mutex<mpsc::Receiver<Submitted>>, jobs: &mpsc::Sender<Job>, model: &Model, bounds: &Bounds) {
+    loop {
+        // A poisoned lock only says that another thread panicked while it waited; the queue is whole.
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Submitted { request, events, waiting }) = next else { return };
+        if events.is_closed() {
+            continue;
+        }
+        let prepared = runner::contained(|| Prepared::new(&request, model, bounds));
+        let failed = match prepared {
+            Ok(prepared) => {
+                let job = Job::new(request, prepared, events, waiting);
+                match jobs.send(job) {
+                    Ok(()) => continue,
+                    Err(mpsc::SendError(job)) => {
+                        (job.events, Error::Internal("the device's thread has ended".to_owned()))
+                    }
+                }
+            }
+            Err(error) => (events, error),
+        };
+        let (events, error) = failed;
+        // The caller may have gone meanwhile.
+        let _ = events.send(Event::Failed(error));
+    }
+}

@@ -1,0 +1,34 @@
+//! A request's life in tokens: a [`Request`] comes in, a stream of [`Event`]s goes out, and one thread owns the
+//! device in between. Prompts are built as token ids part by part, so text is never tokenized again after
+//! placeholders are in; scheduler, block allocator and sampler are synchronous functions of plain numbers. Absent:
+//! HTTP, and code that names a device.
+
+mod blocks;
+mod detokenizer;
+mod engine;
+mod error;
+mod event;
+mod model;
+mod prepare;
+mod prompt;
+mod request;
+mod runner;
+mod sampler;
+mod scheduler;
+mod stop;
+mod template;
+mod tokenizer;
+
+pub use engine::{Engine, Events, Info, Options};
+pub use error::{Error, LoadError, MediaFault};
+pub use event::{
+    Event, FinishReason, Finished, Logprob, MediaSize, PromptTokens, Started, TextDelta, Timings, TokenLogprob,
+};
+pub use model::{Model, Progress};
+pub use ocellus_media::Budget;
+pub use ocellus_vision_encoder::resize::{PixelLimits, Rule};
+pub use ocellus_weights::Source;
+pub use prompt::{MediaSpan, PadTokens, Prompt, PromptParts};
+pub use request::{ImagePart, Message, Part, Request, Role, Sampling, ToolCall, VideoPart};
+pub use template::{Conversation, MediaKind, Segment};
+pub use tokenizer::Tokenizer;

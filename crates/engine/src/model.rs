@@ -1,0 +1,149 @@
+//! A checkpoint as a whole: the two models, the tokenizer, and the constants that tie them together.
+
+use ocellus_decoder::Decoder;
+use ocellus_kernels::Device;
+use ocellus_vision_encoder::{Tower, config, patches::Normalization};
+use ocellus_weights::{
+    Checkpoint, Source,
+    fields::{FieldError, Fields},
+};
+
+use crate::{LoadError, PadTokens, Sampling, Tokenizer};
+
+/// Everything that was loaded from one checkpoint.
+#[derive(Debug)]
+pub struct Model {
+    /// Pictures to embeddings.
+    pub tower: Tower,
+    /// Embeddings to logits.
+    pub decoder: Decoder,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Mean and deviation of the colours.
+    pub normalization: Normalization,
+    /// The placeholders of pictures and clips.
+    pub pads: PadTokens,
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<u32>,
+    /// Sampling as `generation_config.json` says.
+    pub default_sampling: Sampling,
+    /// Where it computes.
+    pub device: Device,
+    /// Bytes of all tensors as they are stored.
+    pub weights_bytes: usize,
+}
+
+/// A stage of loading, for a progress display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Configuration and tokenizer.
+    Tokenizer,
+    /// Headers of the weight files.
+    Weights,
+    /// The vision tower's tensors.
+    VisionTower,
+    /// The decoder's tensors.
+    Decoder,
+}
+
+impl Model {
+    /// Loads a checkpoint in the official layout.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming what is missing, broken or contradictory, and where.
+    pub fn load(source: &Source, device: &Device, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
+        progress(Progress::Tokenizer);
+        let fields = required(source, "config.json")?;
+        let vision_config = config::Config::from_fields(&fields)?;
+        let decoder_config = ocellus_decoder::Config::from_fields(&fields)?;
+        if vision_config.out_hidden_size != decoder_config.hidden_size {
+            return Err(LoadError::Contradiction(format!(
+                "config.json: vision_config.out_hidden_size is {}, expected the decoder's hidden_size {}",
+                vision_config.out_hidden_size, decoder_config.hidden_size
+            )));
+        }
+        let preprocessor = optional(source, "preprocessor_config.json")?;
+        let normalization = config::normalization(&preprocessor, &vision_config.geometry)?;
+        let tokenizer = Tokenizer::load(source)?;
+        let pads = pads(&fields, &tokenizer, decoder_config.vocab_size)?;
+        let generation = optional(source, "generation_config.json")?;
+        let eos_token_ids = eos_token_ids(&generation, &fields, decoder_config.vocab_size)?;
+        let default_sampling = default_sampling(&generation)?;
+
+        progress(Progress::Weights);
+        let checkpoint = Checkpoint::open(source)?;
+        let loader = checkpoint.loader(device);
+        progress(Progress::VisionTower);
+        let tower = Tower::load(&loader.scope_any(&["model.visual", "visual"])?, &vision_config, device)?;
+        progress(Progress::Decoder);
+        let decoder = Decoder::load(&loader, &decoder_config, device)?;
+        // Tables of rotary frequencies, which old libraries saved, are computed here.
+        loader.ignore(|name| name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq"));
+        loader.finish()?;
+        Ok(Self {
+            tower,
+            decoder,
+            tokenizer,
+            normalization,
+            pads,
+            eos_token_ids,
+            default_sampling,
+            device: device.clone(),
+            weights_bytes: checkpoint.size_in_bytes(),
+        })
+    }
+}
+
+fn required(source: &Source, file: &'static str) -> Result<Fields, LoadError> {
+    let text =
+        source.read_text(file)?.ok_or_else(|| LoadError::FileMissing { file, place: source.describe() })?;
+    Ok(Fields::parse(file, &text)?)
+}
+
+fn optional(source: &Source, file: &'static str) -> Result<Fields, LoadError> {
+    let text = source.read_text(file)?;
+    Ok(Fields::parse(file, text.as_deref().unwrap_or("{}"))?)
+}
+
+fn pads(config: &Fields, tokenizer: &Tokenizer, vocab_size: usize) -> Result<PadTokens, LoadError> {
+    let id = |field: &str, token: &str| -> Result<u32, LoadError> {
+        let id = config.integer(field, 0..=vocab_size - 1)? as u32;
+        match tokenizer.control(token) {
+            Some(found) if found == id => Ok(id),
+            found => {
+                let found = found.map_or_else(|| "no id".to_owned(), |id| format!("id {id}"));
+                Err(config.error(field, &format!("the tokenizer's {token}, which has {found}")).into())
+            }
+        }
+    };
+    Ok(PadTokens { image: id("image_token_id", "<|image_pad|>")?, video: id("video_token_id", "<|video_pad|>")? })
+}
+
+/// One id or a list, in `generation_config.json` or else in `config.json`.
+fn eos_token_ids(generation: &Fields, config: &Fields, vocab_size: usize) -> Result<Vec<u32>, FieldError> {
+    const FIELD: &str = "eos_token_id";
+    let nested = config.object("text_config")?;
+    let owner = [Some(generation), Some(config), nested.as_ref()].into_iter().flatten().find(|f| f.has(FIELD));
+    let owner = owner.ok_or_else(|| generation.error(FIELD, "the ids of the tokens that end an answer"))?;
+    let range = 0..=vocab_size - 1;
+    let ids = match owner.integer(FIELD, range.clone()) {
+        Ok(id) => vec![id],
+        Err(_) => owner.integers(FIELD, range)?.unwrap_or_default(),
+    };
+    Ok(ids.into_iter().map(|id| id as u32).collect())
+}
+
+/// What the library would do with this `generation_config.json`; its defaults where the file is silent.
+fn default_sampling(generation: &Fields) -> Result<Sampling, FieldError> {
+    let repetition_penalty = generation.number_or("repetition_penalty", 1.0, 1e-3..=1e3)? as f32;
+    if !generation.boolean_or("do_sample", false)? {
+        return Ok(Sampling { repetition_penalty, ..Sampling::default() });
+    }
+    Ok(Sampling {
+        temperature: generation.number_or("temperature", 1.0, 0.0..=1e3)? as f32,
+        top_p: generation.number_or("top_p", 1.0, 1e-6..=1.0)? as f32,
+        top_k: generation.integer_or("top_k", 50, 0..=1_000_000)?,
+        repetition_penalty,
+        ..Sampling::default()
+    })
+}

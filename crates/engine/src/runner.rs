@@ -1,0 +1,405 @@
+//! The thread that owns the device: it takes prepared requests, lets the scheduler choose, computes a step,
+//! samples, and tells each caller what is new. Nobody else touches the models' cache.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use ocellus_decoder::{Batch, KvCache, Sequence};
+use ocellus_kernels::{Tensor, rows};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    Error, Event, FinishReason, Finished, LoadError, Logprob, Model, Request, Started, TextDelta, Timings,
+    TokenLogprob,
+    blocks::BlockAllocator,
+    detokenizer::Detokenizer,
+    engine::Waiting,
+    prepare::Prepared,
+    sampler::{Choice, Sampler},
+    scheduler::{Scheduler, SchedulerLimits, SequenceId, Step},
+    stop::StopMatcher,
+};
+
+/// A request that is ready for the device.
+pub(crate) struct Job {
+    request: Request,
+    prepared: Prepared,
+    pub(crate) events: UnboundedSender<Event>,
+    waiting: Waiting,
+    ready: Instant,
+}
+
+impl Job {
+    pub(crate) fn new(
+        request: Request,
+        prepared: Prepared,
+        events: UnboundedSender<Event>,
+        waiting: Waiting,
+    ) -> Self {
+        Self { request, prepared, events, waiting, ready: Instant::now() }
+    }
+}
+
+/// How much the runner may use.
+pub(crate) struct RunnerOptions {
+    pub(crate) blocks: usize,
+    pub(crate) block_size: usize,
+    pub(crate) context_tokens: usize,
+    pub(crate) prefill_chunk: usize,
+    pub(crate) queue_limit: usize,
+}
+
+/// Makes the cache and starts the thread. It ends when the last sender is gone and the last answer is given.
+pub(crate) fn start(model: Arc<Model>, options: &RunnerOptions) -> Result<mpsc::Sender<Job>, LoadError> {
+    let cache = KvCache::new(model.decoder.config(), options.blocks, options.block_size, &model.device)?;
+    let blocks = u32::try_from(options.blocks)
+        .ok()
+        .zip(std::num::NonZeroUsize::new(options.block_size))
+        .map(|(blocks, size)| BlockAllocator::new(blocks, size))
+        .ok_or_else(|| LoadError::Contradiction(format!("{} cache blocks are too many", options.blocks)))?;
+    let limits = SchedulerLimits {
+        max_waiting: options.queue_limit.max(1),
+        max_running: 1,
+        max_step_tokens: options.prefill_chunk,
+    };
+    let (sender, jobs) = mpsc::channel();
+    let mut runner = Runner {
+        model,
+        cache,
+        scheduler: Scheduler::new(limits, blocks),
+        running: HashMap::new(),
+        next_id: 0,
+        context_tokens: options.context_tokens,
+    };
+    thread::Builder::new().name("ocellus-device".to_owned()).spawn(move || runner.run(&jobs))?;
+    Ok(sender)
+}
+
+/// Calls `work`; a panic in it becomes an error, so that one request's trouble ends no thread. What `work`
+/// leaves half-done must be dropped or overwritten by the caller.
+pub(crate) fn contained<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(panic = %text, "a request ran into a fault of the engine");
+        Err(Error::Internal(format!("a fault of the engine: {text}")))
+    })
+}
+
+struct Runner {
+    model: Arc<Model>,
+    cache: KvCache,
+    scheduler: Scheduler,
+    running: HashMap<SequenceId, Active>,
+    next_id: u64,
+    context_tokens: usize,
+}
+
+/// A sequence between its submission and its end.
+struct Active {
+    request: Request,
+    prepared: Prepared,
+    events: UnboundedSender<Event>,
+    /// Given back when the sequence runs for the first time.
+    waiting: Option<Waiting>,
+    /// The embeddings of all pictures and clips; there from the first step to the end of the prompt.
+    media: Option<Tensor>,
+    /// Prompt and answer.
+    ids: Vec<u32>,
+    max_new: usize,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
+    /// Log-probabilities of tokens whose text is still held back.
+    logprobs: Vec<TokenLogprob>,
+    timings: Timings,
+    ready: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+impl Runner {
+    fn run(&mut self, jobs: &mpsc::Receiver<Job>) {
+        loop {
+            if self.running.is_empty() {
+                match jobs.recv() {
+                    Ok(job) => self.admit(job),
+                    Err(mpsc::RecvError) => return,
+                }
+            }
+            while let Ok(job) = jobs.try_recv() {
+                self.admit(job);
+            }
+            self.drop_cancelled();
+            let plan = self.scheduler.plan();
+            if plan.steps.is_empty() {
+                // Every sequence fits into the empty cache, so something runs unless nothing is there.
+                self.fail_all(&Error::Internal("nothing can run although requests wait".to_owned()));
+                continue;
+            }
+            // One sequence after another: a fault in one must not fail the others.
+            for step in &plan.steps {
+                if let Err(error) = contained(|| self.step(step)) {
+                    self.fail(step.sequence, error);
+                }
+            }
+        }
+    }
+
+    /// Takes a request in, or refuses it.
+    fn admit(&mut self, job: Job) {
+        let Job { request, prepared, events, waiting, ready } = job;
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        let n_prompt = prepared.prompt.ids.len();
+        let room = self.context_tokens.saturating_sub(n_prompt);
+        let max_new = request.max_tokens.unwrap_or(room).min(room);
+        let admitted = if n_prompt == 0 || room == 0 {
+            Err(Error::ContextLength { tokens: n_prompt, limit: self.context_tokens.saturating_sub(1) })
+        } else {
+            self.scheduler.submit(id, n_prompt, max_new)
+        };
+        if let Err(error) = admitted {
+            let _ = events.send(Event::Failed(error));
+            return;
+        }
+        let started = Started { prompt: prepared.prompt.tokens, media: prepared.sizes.clone() };
+        // A caller who is gone is found before the next step.
+        let _ = events.send(Event::Started(started));
+        let seed = request.sampling.seed.unwrap_or_else(random_seed);
+        let active = Active {
+            sampler: Sampler::new(&request.sampling, seed, &prepared.prompt.ids),
+            stop: StopMatcher::new(&request.stop),
+            detokenizer: Detokenizer::default(),
+            ids: prepared.prompt.ids.clone(),
+            timings: Timings { decode_images: prepared.decode_images, ..Timings::default() },
+            waiting: Some(waiting),
+            media: None,
+            logprobs: Vec::new(),
+            started: None,
+            first_token: None,
+            request,
+            prepared,
+            events,
+            max_new,
+            ready,
+        };
+        self.running.insert(id, active);
+        if max_new == 0 {
+            self.finish(id, FinishReason::Length);
+        }
+    }
+
+    fn drop_cancelled(&mut self) {
+        let gone: Vec<_> =
+            self.running.iter().filter(|(_, active)| active.events.is_closed()).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.forget(id);
+        }
+    }
+
+    /// Computes some tokens of one sequence, and samples where its end is reached.
+    fn step(&mut self, step: &Step) -> Result<(), Error> {
+        let Self { model, cache, scheduler, running, .. } = self;
+        let Some(active) = running.get_mut(&step.sequence) else {
+            return Err(Error::Internal("a step was planned for an unknown sequence".to_owned()));
+        };
+        active.begin(model)?;
+        let computing = Instant::now();
+        let end = step.start + step.n_tokens;
+        let embeddings = active.embeddings(model, step.start, end)?;
+        let positions: Vec<[u32; 3]> = (step.start..end).map(|index| active.position(index)).collect();
+        let blocks = scheduler.blocks().table(step.sequence);
+        let last = step.n_tokens as u32 - 1;
+        let batch = Batch {
+            embeddings,
+            positions: &positions,
+            sequences: &[Sequence { queries: step.n_tokens, keys: end, blocks }],
+            logits_for: if step.samples { &[last] } else { &[] },
+        };
+        let logits = model.decoder.forward(&batch, cache).map_err(internal)?;
+        let choice = if step.samples {
+            let logits = logits.to_f32_vec().map_err(internal)?;
+            Some(active.sampler.sample(&logits, active.request.logprobs))
+        } else {
+            None
+        };
+        if active.first_token.is_none() {
+            active.timings.prefill += computing.elapsed();
+        }
+        scheduler.record(step);
+        if let Some(choice) = choice {
+            active.first_token.get_or_insert_with(Instant::now);
+            if let Some(reason) = active.accept(&choice, model) {
+                self.finish(step.sequence, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the caller of the end.
+    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+        if let Some(mut active) = self.forget(id) {
+            active.flush(reason);
+        }
+    }
+
+    fn fail(&mut self, id: SequenceId, error: Error) {
+        if let Some(active) = self.forget(id) {
+            let _ = active.events.send(Event::Failed(error));
+        }
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        let ids: Vec<_> = self.running.keys().copied().collect();
+        for id in ids {
+            self.fail(id, error.clone());
+        }
+    }
+
+    fn forget(&mut self, id: SequenceId) -> Option<Active> {
+        self.scheduler.remove(id);
+        self.running.remove(&id)
+    }
+}
+
+impl Active {
+    /// At the first step: the wait is over, and the pictures are embedded.
+    fn begin(&mut self, model: &Model) -> Result<(), Error> {
+        if self.started.is_some() {
+            return Ok(());
+        }
+        self.waiting = None;
+        self.started = Some(Instant::now());
+        self.timings.queue = self.ready.elapsed();
+        let encoding = Instant::now();
+        // One at a time: the memory is that of the largest, and a caller who left is noticed in between.
+        let mut embedded = Vec::with_capacity(self.prepared.patches.len());
+        for patches in std::mem::take(&mut self.prepared.patches) {
+            if self.events.is_closed() {
+                return Err(Error::InvalidRequest("the caller is gone".to_owned()));
+            }
+            embedded.push(model.tower.forward(&[&patches]).map_err(internal)?);
+        }
+        if !embedded.is_empty() {
+            self.media = Some(rows::concat(&embedded).map_err(internal)?);
+        }
+        self.timings.encode = encoding.elapsed();
+        Ok(())
+    }
+
+    /// Embeds tokens `start..end`, pictures in their places: `(end - start, hidden_size)`.
+    fn embeddings(&mut self, model: &Model, start: usize, end: usize) -> Result<Tensor, Error> {
+        let mut embeddings = model.decoder.embed(&self.ids[start..end]).map_err(internal)?;
+        let Some(media) = &self.media else { return Ok(embeddings) };
+        let mut first_row = 0;
+        let (mut targets, mut sources) = (Vec::new(), Vec::new());
+        for span in &self.prepared.prompt.media {
+            let overlap = span.start.max(start)..(span.start + span.len).min(end);
+            for index in overlap {
+                targets.push((index - start) as u32);
+                sources.push((first_row + index - span.start) as u32);
+            }
+            first_row += span.len;
+        }
+        if !targets.is_empty() {
+            let values = rows::gather(media, &sources).map_err(internal)?;
+            embeddings = rows::scatter(&embeddings, &targets, &values).map_err(internal)?;
+        }
+        if end >= self.prepared.prompt.ids.len() {
+            self.media = None;
+        }
+        Ok(embeddings)
+    }
+
+    /// Time, height and width of token `index`.
+    fn position(&self, index: usize) -> [u32; 3] {
+        let positions = &self.prepared.positions;
+        positions.tokens.get(index).copied().unwrap_or_else(|| {
+            let generated = (index - positions.tokens.len()) as u32;
+            [positions.next.saturating_add(generated); 3]
+        })
+    }
+
+    /// Takes a sampled token in and tells the caller; a reason when it was the last.
+    fn accept(&mut self, choice: &Choice, model: &Model) -> Option<FinishReason> {
+        self.ids.push(choice.id);
+        let bytes = model.tokenizer.token_bytes(choice.id).unwrap_or_default();
+        if let Some(logprobs) = &choice.logprobs {
+            let entry = |id: u32, logprob| {
+                let bytes = model.tokenizer.token_bytes(id).unwrap_or_default().to_vec();
+                Logprob { id, bytes, logprob }
+            };
+            self.logprobs.push(TokenLogprob {
+                chosen: entry(choice.id, logprobs.chosen),
+                top: logprobs.top.iter().map(|&(id, logprob)| entry(id, logprob)).collect(),
+            });
+        }
+        if model.eos_token_ids.contains(&choice.id) {
+            // The turn's end is no part of the text, and so are its log-probabilities.
+            self.logprobs.pop();
+            return Some(FinishReason::Stop);
+        }
+        let characters = self.detokenizer.push(bytes);
+        let released = self.stop.push(&characters);
+        self.tell(released.text);
+        if released.stopped {
+            return Some(FinishReason::Stop);
+        }
+        (self.completion_tokens() >= self.max_new).then_some(FinishReason::Length)
+    }
+
+    /// Sends new text with the log-probabilities of its tokens.
+    fn tell(&mut self, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        let delta = TextDelta {
+            text,
+            completion_tokens: self.completion_tokens(),
+            logprobs: std::mem::take(&mut self.logprobs),
+        };
+        // A caller who is gone is found before the next step.
+        let _ = self.events.send(Event::Text(delta));
+    }
+
+    /// Sends what was held back, and the end.
+    fn flush(&mut self, reason: FinishReason) {
+        let rest = self.detokenizer.finish();
+        let released = self.stop.push(&rest);
+        let mut text = released.text;
+        if !released.stopped {
+            text.push_str(&self.stop.finish());
+        }
+        self.tell(text);
+        if let Some(first_token) = self.first_token {
+            self.timings.decode = first_token.elapsed();
+        }
+        let _ = self.events.send(Event::Finished(Finished {
+            reason,
+            prompt: self.prepared.prompt.tokens,
+            completion_tokens: self.completion_tokens(),
+            timings: self.timings,
+        }));
+    }
+
+    fn completion_tokens(&self) -> usize {
+        self.ids.len() - self.prepared.prompt.ids.len()
+    }
+}
+
+/// A seed for a request that names none.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(Instant::now())
+}
+
+/// The models are asked only for what was checked before, so their errors are faults of ours or the device's.
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::Internal(error.to_string())
+}

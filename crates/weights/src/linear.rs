@@ -1,0 +1,53 @@
+//! A linear layer, whatever its weight is stored in.
+
+use ocellus_kernels::{
+    Tensor,
+    linear::{self, Weight},
+};
+
+/// `y = x · Wᵀ + b`. Clones share the weight.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Tensor>,
+}
+
+/// What a model knows of a linear layer before it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearShape {
+    /// The length of a row of the output.
+    pub out_features: usize,
+    /// The length of a row of the input.
+    pub in_features: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl Linear {
+    pub(crate) fn new(weight: Weight, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// `x: (tokens, in_features)` f32 gives `(tokens, out_features)` f32.
+    ///
+    /// # Errors
+    /// [`ocellus_kernels::Error::Argument`] when `x` has another shape; otherwise when the device fails.
+    pub fn forward(&self, x: &Tensor) -> ocellus_kernels::Result<Tensor> {
+        linear::forward(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// Its dimensions.
+    pub fn shape(&self) -> LinearShape {
+        LinearShape {
+            out_features: self.weight.rows(),
+            in_features: self.weight.cols(),
+            bias: self.bias.is_some(),
+        }
+    }
+
+    /// The size of weight and bias in memory, in bytes: what a product with a single row has to read.
+    pub fn bytes(&self) -> usize {
+        let bias_bytes = self.bias.as_ref().map_or(0, |bias| bias.dim(0) * bias.dtype().size_in_bytes());
+        self.weight.size_in_bytes() + bias_bytes
+    }
+}

@@ -1,0 +1,192 @@
+//! Scaled dot-product attention, `softmax(q · kᵀ · scale) · v`, over packed sequences
+//! (Vaswani et al., <https://arxiv.org/abs/1706.03762>).
+//!
+//! - [`varlen`]: the vision tower. Tokens attend to all tokens of their own segment and to none outside;
+//!   a segment is a window or a whole picture. Its cost is the sum of the segments' squares: there is no mask.
+//! - [`causal`]: the decoder. Keys and values are read from the paged cache, and groups of query heads share
+//!   one head of keys and values (Ainslie et al., <https://arxiv.org/abs/2305.13245>).
+
+mod reference;
+
+pub use reference::{causal as causal_reference, varlen as varlen_reference, varlen_masked};
+
+use crate::{Result, Tensor, error::argument, kv_cache};
+
+/// The part of a packed batch that belongs to one sequence, for [`causal`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a> {
+    /// How many of the batch's rows are this sequence's: the newest tokens.
+    pub queries: usize,
+    /// How many of its tokens are in the cache, the newest ones included.
+    pub keys: usize,
+    /// The blocks that it owns, in the order of its tokens.
+    pub blocks: &'a [u32],
+}
+
+/// Attention within segments. `q`, `k`, `v`: `(tokens, heads, head_dim)` f32; `lengths`: tokens of each
+/// segment, in sum all tokens. Gives `(tokens, heads, head_dim)`.
+///
+/// # Errors
+/// [`crate::Error::Argument`] when shapes or lengths disagree.
+pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32) -> Result<Tensor> {
+    const OP: &str = "attention::varlen";
+    let [tokens, _, _] = q.dims(OP, "q")?;
+    k.expect_shape(OP, "k", q.shape())?;
+    v.expect_shape(OP, "v", q.shape())?;
+    if lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(tokens) {
+        return Err(argument(
+            OP,
+            "lengths",
+            lengths.iter().take(8).collect::<Vec<_>>(),
+            format!("{tokens} in sum"),
+        ));
+    }
+    reference::varlen(q, k, v, lengths, scale)
+}
+
+/// Causal attention of the newest tokens of each sequence over all its tokens in the cache, which the new
+/// ones have been written to already. `q: (tokens, heads, head_dim)` f32 with the sequences' queries side by
+/// side; `heads` is a multiple of the cache's. Gives `(tokens, heads, head_dim)`.
+///
+/// # Errors
+/// [`crate::Error::Argument`] or [`crate::Error::Index`] when shapes, lengths or blocks disagree.
+pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], scale: f32) -> Result<Tensor> {
+    const OP: &str = "attention::causal";
+    let [tokens, heads, head_dim] = q.dims(OP, "q")?;
+    let [_, kv_heads, cached_dim] = cache.keys.dims(OP, "cache")?;
+    if head_dim != cached_dim || !heads.is_multiple_of(kv_heads) {
+        return Err(argument(OP, "q", q.shape(), format!("a multiple of {kv_heads} heads of {cached_dim}")));
+    }
+    if sequences.iter().map(|s| s.queries).sum::<usize>() != tokens {
+        return Err(argument(OP, "sequences", sequences.len(), format!("{tokens} queries in sum")));
+    }
+    if let Some(s) = sequences.iter().find(|s| s.queries > s.keys) {
+        return Err(argument(OP, "keys", s.keys, format!("at least {} queries", s.queries)));
+    }
+    reference::causal(q, cache, sequences, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, testing};
+
+    /// Softmax weights sum to 1 and values are below 1, so an output is off by a few f32 roundings.
+    const TOLERANCE: f32 = 2e-6;
+
+    fn qkv(tokens: usize, heads: usize, head_dim: usize) -> [Tensor; 3] {
+        [1, 2, 3].map(|seed| testing::tensor(seed, &[tokens, heads, head_dim]))
+    }
+
+    #[test]
+    fn segments_equal_masked_full_attention() {
+        for (heads, head_dim) in [(1, 4), (3, 16), (2, 80)] {
+            for lengths in [&[1][..], &[4, 4], &[64, 64, 16, 48], &[1, 0, 63, 65], &[28, 2, 7]] {
+                let [q, k, v] = qkv(lengths.iter().sum(), heads, head_dim);
+                let found = varlen(&q, &k, &v, lengths, 0.3).unwrap();
+                let expected = varlen_masked(&q, &k, &v, lengths, 0.3).unwrap();
+                testing::assert_close(&format!("{lengths:?}"), &found, &expected, TOLERANCE);
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_must_cover_all_tokens() {
+        let [q, k, v] = qkv(5, 1, 4);
+        let error = varlen(&q, &k, &v, &[2, 2], 1.0).unwrap_err();
+        assert_eq!(error.to_string(), "attention::varlen: lengths is [2, 2], expected 5 in sum");
+        assert!(varlen(&q, &k, &v, &[usize::MAX, 6], 1.0).is_err());
+    }
+
+    /// Attention by the formula, one query and one key after another, in f64.
+    fn plain_causal(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f32> {
+        let Sizes { queries, keys, heads, kv_heads, head_dim, scale } = sizes;
+        let mut out = Vec::new();
+        for query in 0..queries {
+            for head in 0..heads {
+                let q = &q[(query * heads + head) * head_dim..][..head_dim];
+                let kv_head = head / (heads / kv_heads);
+                let row = |x: &'_ [f32], key: usize| {
+                    x[(key * kv_heads + kv_head) * head_dim..][..head_dim].to_vec()
+                };
+                let visible = keys - queries + query + 1;
+                let scores: Vec<f64> = (0..visible)
+                    .map(|key| {
+                        q.iter().zip(row(k, key)).map(|(&a, b)| f64::from(a) * f64::from(b)).sum::<f64>()
+                    })
+                    .map(|score| (score * f64::from(scale)).exp())
+                    .collect();
+                let sum: f64 = scores.iter().sum();
+                for i in 0..head_dim {
+                    let value: f64 =
+                        scores.iter().enumerate().map(|(key, s)| s * f64::from(row(v, key)[i])).sum();
+                    out.push((value / sum) as f32);
+                }
+            }
+        }
+        out
+    }
+
+    #[derive(Clone, Copy)]
+    struct Sizes {
+        queries: usize,
+        keys: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        scale: f32,
+    }
+
+    /// Two sequences side by side over blocks in disorder equal the formula on each.
+    fn check_causal(sizes: [Sizes; 2], block_size: usize) {
+        let Sizes { heads, kv_heads, head_dim, scale, .. } = sizes[0];
+        let shape = kv_cache::Shape { blocks: 64, block_size, kv_heads, head_dim };
+        let mut cache = kv_cache::Layer::new(shape, &Device::cpu()).unwrap();
+        let blocks: [Vec<u32>; 2] = [(0..32).rev().collect(), (32..64).map(|b| b ^ 1).collect()];
+        let (mut queries, mut expected) = (Vec::new(), Vec::new());
+        for (i, sizes) in sizes.iter().enumerate() {
+            let seed = 10 * i as u64;
+            let (k, v) = (seed + 1, seed + 2);
+            let [k, v] = [k, v].map(|seed| testing::tensor(seed, &[sizes.keys, kv_heads, head_dim]));
+            let slots = cache.slots_of(&blocks[i], 0..sizes.keys).unwrap();
+            kv_cache::write(&mut cache, &k, &v, &slots).unwrap();
+            let q = testing::numbers(seed + 3, sizes.queries * heads * head_dim);
+            expected.extend(plain_causal(&q, &k.to_f32_vec().unwrap(), &v.to_f32_vec().unwrap(), *sizes));
+            queries.extend(q);
+        }
+        let tokens = sizes.iter().map(|s| s.queries).sum();
+        let q = Tensor::from_f32(queries, &[tokens, heads, head_dim], &Device::cpu()).unwrap();
+        let sequences: Vec<_> = sizes
+            .iter()
+            .zip(&blocks)
+            .map(|(s, blocks)| Sequence { queries: s.queries, keys: s.keys, blocks })
+            .collect();
+        let found = causal(&q, &cache, &sequences, scale).unwrap().to_f32_vec().unwrap();
+        testing::assert_values("causal", &found, &expected, TOLERANCE);
+    }
+
+    #[test]
+    fn groups_of_heads_share_keys_and_nobody_sees_the_future() {
+        for (heads, kv_heads, head_dim) in [(1, 1, 4), (4, 2, 16), (7, 1, 8), (16, 2, 128)] {
+            for block_size in [1, 4, 16] {
+                let sizes = |queries, keys| Sizes { queries, keys, heads, kv_heads, head_dim, scale: 0.25 };
+                check_causal([sizes(1, 1), sizes(1, 17)], block_size);
+                check_causal([sizes(16, 16), sizes(3, 20)], block_size);
+                check_causal([sizes(0, 5), sizes(31, 32)], block_size);
+            }
+        }
+    }
+
+    #[test]
+    fn more_queries_than_keys_are_refused() {
+        let shape = kv_cache::Shape { blocks: 2, block_size: 4, kv_heads: 2, head_dim: 4 };
+        let cache = kv_cache::Layer::new(shape, &Device::cpu()).unwrap();
+        let [q, ..] = qkv(3, 4, 4);
+        let sequence = |queries, keys| Sequence { queries, keys, blocks: &[0] };
+        assert!(causal(&q, &cache, &[sequence(3, 2)], 1.0).is_err());
+        assert!(causal(&q, &cache, &[sequence(2, 2)], 1.0).is_err());
+        assert!(causal(&q, &cache, &[sequence(3, 5)], 1.0).is_err());
+        let [three_heads, ..] = qkv(3, 3, 4);
+        assert!(causal(&three_heads, &cache, &[sequence(3, 3)], 1.0).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! Where tensors live. Only this crate matches on it.
+
+use crate::{Error, Result};
+
+/// A place that holds tensors and computes on them.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub(crate) candle: candle_core::Device,
+}
+
+impl Device {
+    /// The device that a user names: `auto` (the best that works), `cpu`, or `metal` on Apple machines.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when it is unknown or can't be had; `auto` always finds one.
+    pub fn open(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(metal().unwrap_or_else(|_| Self::cpu())),
+            "cpu" => Ok(Self::cpu()),
+            "metal" => metal(),
+            _ => Err(Error::Device {
+                name: name.to_owned(),
+                reason: "unknown; one of auto, cpu, metal".to_owned(),
+            }),
+        }
+    }
+
+    /// The processor.
+    pub fn cpu() -> Self {
+        Self { candle: candle_core::Device::Cpu }
+    }
+
+    /// The name that [`Device::open`] takes.
+    pub fn name(&self) -> &'static str {
+        match self.candle {
+            candle_core::Device::Cpu => "cpu",
+            candle_core::Device::Cuda(_) => "cuda",
+            candle_core::Device::Metal(_) => "metal",
+        }
+    }
+
+    /// Whether tensors lie in the host's memory, where our own processor kernels can read them.
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self.candle, candle_core::Device::Cpu)
+    }
+}
+
+/// Apple's GPU through candle's Metal backend. Unverified: it has never been run by us.
+#[cfg(target_os = "macos")]
+fn metal() -> Result<Device> {
+    let candle = candle_core::Device::new_metal(0)
+        .map_err(|e| Error::Device { name: "metal".to_owned(), reason: e.to_string() })?;
+    Ok(Device { candle })
+}
+
+#[cfg(not(target_os = "macos"))]
+fn metal() -> Result<Device> {
+    Err(Error::Device {
+        name: "metal".to_owned(),
+        reason: "this build is not for an Apple machine".to_owned(),
+    })
+}

@@ -1,0 +1,45 @@
+//! Embedding: row `ids[i]` of the table becomes row `i` of the output.
+//!
+//! `table: (vocabulary, dim)` in its stored type, `ids: (tokens)`, output `(tokens, dim)` f32.
+
+mod reference;
+
+pub use reference::forward as reference;
+
+use crate::{Error, Result, Tensor, linear::Weight};
+
+const OP: &str = "embedding";
+
+/// The rows of `table` that `ids` name, widened to f32: `(tokens, dim)`.
+///
+/// # Errors
+/// [`Error::Index`] when an id is outside of the table.
+pub fn forward(table: &Weight, ids: &[u32]) -> Result<Tensor> {
+    if let Some(&id) = ids.iter().find(|&&id| id as usize >= table.rows()) {
+        return Err(Error::Index { op: OP, index: id as usize, len: table.rows() });
+    }
+    reference::forward(table, ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, testing};
+
+    #[test]
+    fn rows_come_in_the_order_of_ids() {
+        for dtype in [DType::BF16, DType::F16, DType::F32] {
+            let table = testing::weight(1, 7, 5, dtype);
+            let all = forward(&table, &[0, 1, 2, 3, 4, 5, 6]).unwrap().to_f32_vec().unwrap();
+            let some = forward(&table, &[6, 0, 6]).unwrap();
+            assert_eq!(some.shape(), [3, 5]);
+            assert_eq!(some.to_f32_vec().unwrap(), [&all[30..35], &all[0..5], &all[30..35]].concat());
+        }
+    }
+
+    #[test]
+    fn an_id_outside_is_named() {
+        let error = forward(&testing::weight(1, 7, 5, DType::BF16), &[3, 7]).unwrap_err();
+        assert_eq!(error.to_string(), "embedding: index 7 is outside of 7 rows");
+    }
+}

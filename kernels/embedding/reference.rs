@@ -1,0 +1,26 @@
+//! The embedding by plain copies of rows.
+
+use candle_core::DType;
+
+use crate::{
+    Result, Tensor,
+    linear::{Weight, WeightStorage},
+};
+
+/// See [`super::forward`]; ids are as checked there.
+pub fn forward(table: &Weight, ids: &[u32]) -> Result<Tensor> {
+    match &table.storage {
+        WeightStorage::Host(matrix) => {
+            let mut rows = Vec::with_capacity(ids.len() * table.cols());
+            for &id in ids {
+                rows.extend(matrix.rows_f32(id as usize..id as usize + 1)?);
+            }
+            let shape = (ids.len(), table.cols());
+            Ok(candle_core::Tensor::from_vec(rows, shape, &candle_core::Device::Cpu)?.into())
+        }
+        WeightStorage::Candle(table) => {
+            let ids = candle_core::Tensor::from_slice(ids, ids.len(), table.device())?;
+            Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?.into())
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `golden [DIR]`: how far our numbers are from an independent implementation's, one line for each family.
+#![allow(clippy::print_stdout)]
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use ocellus_tests::golden::{Folder, Outcome, compare_all};
+
+/// Compare our numbers with golden ones.
+#[derive(Parser)]
+struct Arguments {
+    /// A folder with golden/, images/ and checkpoints [default: the project's own]
+    dir: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let folder = Arguments::parse().dir.map_or_else(Folder::own, Folder::new);
+    let (mut compared, mut broken) = (0, 0);
+    for (family, outcome) in compare_all(&folder)? {
+        let (word, text) = match &outcome {
+            Outcome::Absent => ("absent", String::new()),
+            Outcome::Measured(gauge) if gauge.holds() => ("holds", gauge.to_string()),
+            Outcome::Measured(gauge) => ("BROKEN", gauge.to_string()),
+        };
+        compared += usize::from(word != "absent");
+        broken += usize::from(word == "BROKEN");
+        println!("{word:6}  {family:36}  {text}");
+    }
+    let holds = compared > 0 && broken == 0;
+    let verdict = if holds { "they hold" } else { "they do NOT hold" };
+    println!("{}: {compared} families compared, {broken} broken: {verdict}", folder.root().display());
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,4 @@
+//! The house as a whole: what its tests share. Nothing that ships depends on this crate.
+
+pub mod checkpoint;
+pub mod golden;
