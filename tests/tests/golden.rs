@@ -1,5 +1,7 @@
 //! The project's own golden numbers, one test for each family. `scripts/check golden DIR` compares other folders.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::OnceLock;
 
 use ocellus_tests::golden::{

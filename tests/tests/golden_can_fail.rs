@@ -1,6 +1,8 @@
 //! The golden numbers see mistakes: each test makes one on purpose, outside of the product's code, and names the
 //! family that must break. The same conversation without the mistake must hold.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use ocellus_decoder::positions::{Positions, Span};

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ocellus_kernels::Device;
+use ocellus_kernels::{Device, Tensor};
 use ocellus_tests::checkpoint::{
     ConfigLayout, DEFAULT_SEED, Files, Naming, PRESETS, Recipe, StoredType, Tokenizer,
     generator::{tensor_key, values},
@@ -46,8 +46,12 @@ fn tensors(folder: &Path, naming: Naming) -> BTreeMap<String, Vec<f32>> {
                 loader.root().embedding(layer, rows, dim).unwrap().forward(&ids).unwrap().to_f32_vec()
             }
             _ => {
-                loader.root().linear_flattened(layer, &shape).unwrap();
-                Ok(Vec::new())
+                // The product with the identity is the weight, transposed.
+                let linear = loader.root().linear_flattened(layer, &shape).unwrap();
+                let n = linear.shape().in_features;
+                let identity = (0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect();
+                let identity = Tensor::from_f32(identity, &[n, n], &Device::open("auto").unwrap()).unwrap();
+                linear.forward(&identity).unwrap().to_f32_vec()
             }
         };
         (tensor.hub_name.clone(), elements.unwrap())

@@ -3,6 +3,8 @@
 //! Each command has a file of its own: what was typed, what it means, and doing it. **Absent here:** how a model works
 //! and how HTTP is spoken; both are called through the doors of `ocellus-engine` and `ocellus-server`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod ask;
 mod embedded;
 mod model;

@@ -10,7 +10,7 @@ use crate::scheduler::SequenceId;
 
 /// Gives out the blocks of a cache. A block has one owner or none; it goes back when its owner is released.
 #[derive(Debug)]
-pub struct BlockAllocator {
+pub(crate) struct BlockAllocator {
     /// Tokens for each block.
     block_size: NonZeroUsize,
     n_blocks: usize,
@@ -22,7 +22,7 @@ pub struct BlockAllocator {
 
 impl BlockAllocator {
     /// `n_blocks` free blocks of `block_size` tokens each.
-    pub fn new(n_blocks: u32, block_size: NonZeroUsize) -> Self {
+    pub(crate) fn new(n_blocks: u32, block_size: NonZeroUsize) -> Self {
         Self {
             block_size,
             n_blocks: n_blocks as usize,
@@ -33,7 +33,7 @@ impl BlockAllocator {
 
     /// Makes a sequence's table long enough for `n_tokens` in all. A longer table stays as it is. On
     /// [`Error::CacheFull`] nothing has changed.
-    pub fn reserve(&mut self, sequence: SequenceId, n_tokens: usize) -> Result<(), Error> {
+    pub(crate) fn reserve(&mut self, sequence: SequenceId, n_tokens: usize) -> Result<(), Error> {
         let wanted = n_tokens.div_ceil(self.block_size.get());
         let needed = wanted.saturating_sub(self.table(sequence).len());
         if needed > self.free.len() {
@@ -48,7 +48,7 @@ impl BlockAllocator {
 
     /// Takes a sequence's blocks back and returns how many there were: 0 for a sequence that has none, so
     /// releasing twice does no harm.
-    pub fn release(&mut self, sequence: SequenceId) -> usize {
+    pub(crate) fn release(&mut self, sequence: SequenceId) -> usize {
         let table = self.tables.remove(&sequence).unwrap_or_default();
         self.free.extend(table.iter().rev());
         table.len()
@@ -56,22 +56,22 @@ impl BlockAllocator {
 
     /// Blocks of a sequence: token `i` is in block `table[i / block_size]` at place `i % block_size`. Empty
     /// for a sequence that has none.
-    pub fn table(&self, sequence: SequenceId) -> &[u32] {
+    pub(crate) fn table(&self, sequence: SequenceId) -> &[u32] {
         self.tables.get(&sequence).map_or(&[], Vec::as_slice)
     }
 
     /// Tokens for each block.
-    pub fn block_size(&self) -> usize {
+    pub(crate) fn block_size(&self) -> usize {
         self.block_size.get()
     }
 
     /// Blocks without an owner.
-    pub fn n_free(&self) -> usize {
+    pub(crate) fn n_free(&self) -> usize {
         self.free.len()
     }
 
     /// Tokens for which all blocks together have room.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.n_blocks.saturating_mul(self.block_size.get())
     }
 }

@@ -3,14 +3,14 @@
 /// Takes bytes and gives characters as soon as they are complete. All the text together is what
 /// [`String::from_utf8_lossy`] makes of all the bytes together: each invalid sequence is one U+FFFD.
 #[derive(Debug, Default)]
-pub struct Detokenizer {
+pub(crate) struct Detokenizer {
     /// The start of a character whose end is still missing: at most three bytes.
     incomplete: Vec<u8>,
 }
 
 impl Detokenizer {
     /// Takes the bytes of the next token. Returns the characters that are complete now.
-    pub fn push(&mut self, bytes: &[u8]) -> String {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> String {
         let mut text = String::with_capacity(bytes.len());
         self.incomplete.extend_from_slice(bytes);
         let mut rest = self.incomplete.as_slice();
@@ -34,7 +34,7 @@ impl Detokenizer {
     }
 
     /// What is left when no more bytes come: one U+FFFD for an incomplete character.
-    pub fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.incomplete).into_owned();
         self.incomplete.clear();
         text

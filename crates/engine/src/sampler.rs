@@ -18,7 +18,7 @@ use largest::{Candidate, largest};
 /// and seed give the same tokens on every machine: the stream is ChaCha8, one 64-bit number for each drawn
 /// token and none for a greedy one.
 #[derive(Debug)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
     /// How often the answer has each token; 0 for tokens that only the prompt has.
@@ -29,21 +29,21 @@ pub struct Sampler {
 
 /// A chosen token.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The token.
-    pub id: u32,
+    pub(crate) id: u32,
     /// How likely tokens were, when asked for.
-    pub logprobs: Option<ChoiceLogprobs>,
+    pub(crate) logprobs: Option<ChoiceLogprobs>,
 }
 
 /// Natural logarithms of probabilities as the model gave them: before penalties, temperature and cuts. The
 /// logarithm of an impossible token is minus infinity.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ChoiceLogprobs {
+pub(crate) struct ChoiceLogprobs {
     /// Of the chosen token.
-    pub chosen: f32,
+    pub(crate) chosen: f32,
     /// The likeliest tokens with theirs, largest first; among equals the lower id first.
-    pub top: Vec<(u32, f32)>,
+    pub(crate) top: Vec<(u32, f32)>,
 }
 
 /// Below this temperature the likeliest token is taken: dividing by less would only round.
@@ -55,7 +55,7 @@ const FIRST_CANDIDATES: usize = 128;
 impl Sampler {
     /// A sampler for one sequence. `prompt` is what the repetition penalty counts beside the answer;
     /// `sampling.seed` is not read, because the caller has to choose one where it is missing.
-    pub fn new(sampling: &Sampling, seed: u64, prompt: &[u32]) -> Self {
+    pub(crate) fn new(sampling: &Sampling, seed: u64, prompt: &[u32]) -> Self {
         Self {
             sampling: sampling.clone(),
             random: ChaCha8Rng::seed_from_u64(seed),
@@ -67,7 +67,7 @@ impl Sampler {
     /// Chooses the next token. `logits: (vocabulary)`; NaN counts as minus infinity, plus infinity as
     /// certain, and when nothing is possible the choice is token 0. `n_top`: with log-probabilities of the
     /// chosen token and of this many of the likeliest.
-    pub fn sample(&mut self, logits: &[f32], n_top: Option<usize>) -> Choice {
+    pub(crate) fn sample(&mut self, logits: &[f32], n_top: Option<usize>) -> Choice {
         let id = if self.has_penalties() {
             let mut penalized = std::mem::take(&mut self.penalized);
             penalized.clear();

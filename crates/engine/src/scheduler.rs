@@ -16,7 +16,7 @@ use crate::blocks::BlockAllocator;
 /// The caller's loop: [`submit`](Self::submit) what came, [`plan`](Self::plan), compute the plan,
 /// [`record`](Self::record) each of its steps, [`remove`](Self::remove) what is finished or cancelled.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     limits: SchedulerLimits,
     blocks: BlockAllocator,
     waiting: VecDeque<Sequence>,
@@ -26,37 +26,37 @@ pub struct Scheduler {
 
 /// Names a sequence. Ids are chosen by the caller and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SequenceId(pub u64);
+pub(crate) struct SequenceId(pub(crate) u64);
 
 /// How much a scheduler takes on. Zeros count as one, except for the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchedulerLimits {
+pub(crate) struct SchedulerLimits {
     /// Sequences that may wait, beside those that run.
-    pub max_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// Sequences that run side by side.
-    pub max_running: usize,
+    pub(crate) max_running: usize,
     /// Tokens of one step, all sequences together.
-    pub max_step_tokens: usize,
+    pub(crate) max_step_tokens: usize,
 }
 
 /// What runs next. Empty when nothing can run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// One entry for each sequence that takes part, oldest first.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// The part of one sequence in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// Whose tokens.
-    pub sequence: SequenceId,
+    pub(crate) sequence: SequenceId,
     /// Index of the first token. All before it are in the cache.
-    pub start: usize,
+    pub(crate) start: usize,
     /// Number of tokens, at least one.
-    pub n_tokens: usize,
+    pub(crate) n_tokens: usize,
     /// The last known token is among them, so its logits give the next one.
-    pub samples: bool,
+    pub(crate) samples: bool,
 }
 
 #[derive(Debug)]
@@ -72,14 +72,14 @@ struct Sequence {
 
 impl Scheduler {
     /// A scheduler without sequences that gives out these blocks.
-    pub fn new(limits: SchedulerLimits, blocks: BlockAllocator) -> Self {
+    pub(crate) fn new(limits: SchedulerLimits, blocks: BlockAllocator) -> Self {
         Self { limits, blocks, waiting: VecDeque::new(), running: Vec::new() }
     }
 
     /// Queues a sequence of `n_prompt` tokens whose answer may have `max_new` more. Errors: [`Error::Busy`]
     /// when the queue is full, [`Error::ContextLength`] when the cache could not hold the sequence if it were
     /// alone, [`Error::Internal`] for an empty prompt or an id that is here already.
-    pub fn submit(&mut self, id: SequenceId, n_prompt: usize, max_new: usize) -> Result<(), Error> {
+    pub(crate) fn submit(&mut self, id: SequenceId, n_prompt: usize, max_new: usize) -> Result<(), Error> {
         let max_tokens = n_prompt.saturating_add(max_new);
         if n_prompt == 0 || self.contains(id) {
             return Err(Error::Internal(format!("sequence {} is empty or scheduled already", id.0)));
@@ -100,7 +100,7 @@ impl Scheduler {
 
     /// Admits what has room and says what runs next. Planning again without recording gives the same plan. A
     /// sequence that has all the tokens it may have gets no step any more and waits to be removed.
-    pub fn plan(&mut self) -> Plan {
+    pub(crate) fn plan(&mut self) -> Plan {
         self.admit();
         let mut budget = self.limits.max_step_tokens.max(1);
         let mut steps = Vec::new();
@@ -123,7 +123,7 @@ impl Scheduler {
 
     /// Says that a step was computed. Where it samples, the sequence has one token more. A step of a sequence
     /// that was removed in between, or that was recorded already, changes nothing.
-    pub fn record(&mut self, step: &Step) {
+    pub(crate) fn record(&mut self, step: &Step) {
         let running = self.running.iter_mut().find(|sequence| sequence.id == step.sequence);
         if let Some(sequence) = running.filter(|sequence| sequence.n_computed == step.start) {
             sequence.n_computed = sequence.n_known.min(step.start.saturating_add(step.n_tokens));
@@ -134,7 +134,7 @@ impl Scheduler {
     }
 
     /// Forgets a sequence that is finished or cancelled, and frees its blocks. Returns whether it was here.
-    pub fn remove(&mut self, id: SequenceId) -> bool {
+    pub(crate) fn remove(&mut self, id: SequenceId) -> bool {
         let was_here = self.contains(id);
         self.waiting.retain(|sequence| sequence.id != id);
         self.running.retain(|sequence| sequence.id != id);
@@ -143,17 +143,17 @@ impl Scheduler {
     }
 
     /// The blocks, to look up a running sequence's table.
-    pub fn blocks(&self) -> &BlockAllocator {
+    pub(crate) fn blocks(&self) -> &BlockAllocator {
         &self.blocks
     }
 
     /// Sequences that wait.
-    pub fn n_waiting(&self) -> usize {
+    pub(crate) fn n_waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Sequences that run.
-    pub fn n_running(&self) -> usize {
+    pub(crate) fn n_running(&self) -> usize {
         self.running.len()
     }
 

@@ -8,7 +8,7 @@
 /// Morris and Pratt, "Fast pattern matching in strings", 1977), and never more text is held back than the
 /// longest stop text has.
 #[derive(Debug, Default)]
-pub struct StopMatcher {
+pub(crate) struct StopMatcher {
     patterns: Vec<Pattern>,
     /// The end of the answer so far, which may be the start of a stop text.
     held: String,
@@ -17,11 +17,11 @@ pub struct StopMatcher {
 
 /// What a piece of the answer let out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Released {
+pub(crate) struct Released {
     /// Text that is certainly no part of a stop text; it may be empty.
-    pub text: String,
+    pub(crate) text: String,
     /// A stop text is complete. The answer ends, and later pieces are ignored.
-    pub stopped: bool,
+    pub(crate) stopped: bool,
 }
 
 /// A stop text and how much of it the end of the answer matches.
@@ -36,13 +36,13 @@ struct Pattern {
 
 impl StopMatcher {
     /// Looks for these texts. Empty ones are ignored.
-    pub fn new(stops: &[String]) -> Self {
+    pub(crate) fn new(stops: &[String]) -> Self {
         let patterns = stops.iter().filter(|stop| !stop.is_empty()).map(|stop| Pattern::new(stop)).collect();
         Self { patterns, held: String::new(), stopped: false }
     }
 
     /// Takes the next piece of the answer.
-    pub fn push(&mut self, text: &str) -> Released {
+    pub(crate) fn push(&mut self, text: &str) -> Released {
         if self.stopped {
             return Released { text: String::new(), stopped: true };
         }
@@ -64,7 +64,7 @@ impl StopMatcher {
     }
 
     /// What was held back, when no more pieces come.
-    pub fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         self.stopped = true;
         std::mem::take(&mut self.held)
     }

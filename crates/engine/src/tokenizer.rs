@@ -59,7 +59,7 @@ impl Tokenizer {
     }
 
     /// The content of a `tokenizer.json`. Its pipeline has to be Qwen2.5's: NFC, the split by
-    /// [`QWEN_PATTERN`], then bytes; anything else is refused rather than approximated.
+    /// its own pattern, then bytes; anything else is refused rather than approximated.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let file = "tokenizer.json";
         let json = parse(file, json)?;

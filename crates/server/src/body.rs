@@ -17,6 +17,9 @@ pub(crate) const LIMIT_BYTES: usize = 64 << 20;
 /// A client that is silent for so long in the middle of its body has gone.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// And one that drips has not the right to a place for ever.
+const WHOLE: Duration = Duration::from_secs(300);
+
 /// A refused body is read on for so long and so many bytes: closing on a client that still sends resets the
 /// connection, and it never sees why.
 const LINGER: Duration = Duration::from_secs(5);
@@ -24,6 +27,10 @@ const LINGER_BYTES: usize = 64 << 20;
 
 /// The whole body.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
+    tokio::time::timeout(WHOLE, gather(headers, body)).await.unwrap_or(Err(Refusal::BodyTimedOut))
+}
+
+async fn gather(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
     let too_large = Refusal::BodyTooLarge { limit_bytes: LIMIT_BYTES };
     if body.size_hint().lower() > LIMIT_BYTES as u64 {
         drain(headers, body).await;

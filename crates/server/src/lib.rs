@@ -6,6 +6,8 @@
 //! **Absent here:** tensors, devices, files of a checkpoint, tokenizing, and any path on this machine: what a request
 //! names is text, a data URI, or a URL that the [`fetch::Policy`] admits.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod address;
 mod answer;
 mod body;

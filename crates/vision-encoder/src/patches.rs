@@ -172,3 +172,113 @@ impl Grid {
         self.t.saturating_mul(self.h / merge_size).saturating_mul(self.w / merge_size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFICIAL: Geometry = Geometry { patch_size: 14, merge_size: 2, temporal_patch_size: 2 };
+    const SMALL: Geometry = Geometry { patch_size: 2, merge_size: 2, temporal_patch_size: 2 };
+    /// Levels stay whole numbers, less the rounding of 1/255.
+    const PLAIN: Normalization = Normalization { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
+
+    /// Two frames of 4 x 8 pixels whose values count up: the patch rows and columns are their places.
+    #[test]
+    fn order_of_rows_and_columns() {
+        let rgb: Vec<u8> = (0..192).collect();
+        let frames = Frames { count: 2, height: 4, width: 8, rgb: &rgb };
+        let patches = patchify(&frames, &SMALL, &PLAIN).unwrap();
+        assert_eq!(patches.grid, Grid { t: 1, h: 2, w: 4 });
+        let levels: Vec<_> = patches.values.iter().map(|value| value.round() as u8).collect();
+        let rows: Vec<_> = levels.chunks(24).collect();
+        // The two tokens one after another, each with its four patches in raster order.
+        let firsts: Vec<_> = rows.iter().map(|row| row[0]).collect();
+        assert_eq!(firsts, [0, 6, 48, 54, 12, 18, 60, 66]);
+        // Channel, time, row, column.
+        #[rustfmt::skip]
+        assert_eq!(rows[0], [
+            0, 3, 24, 27, 96, 99, 120, 123,
+            1, 4, 25, 28, 97, 100, 121, 124,
+            2, 5, 26, 29, 98, 101, 122, 125,
+        ]);
+    }
+
+    #[test]
+    fn frames_of_time_steps() {
+        // One value per frame; three frames fill one step and a half.
+        let rgb: Vec<u8> = [10, 20, 30].iter().flat_map(|&level| [level; 4 * 4 * 3]).collect();
+        let check = |count: usize, steps: &[[u8; 2]]| {
+            let frames = Frames { count, height: 4, width: 4, rgb: &rgb[..count * 48] };
+            let patches = patchify(&frames, &SMALL, &PLAIN).unwrap();
+            assert_eq!(patches.grid, Grid { t: steps.len(), h: 2, w: 2 });
+            let found: Vec<_> = patches
+                .values
+                .chunks(4 * 24)
+                .map(|step| [step[0].round() as u8, step[4].round() as u8])
+                .collect();
+            assert_eq!(found, steps, "{count} frames");
+        };
+        check(1, &[[10, 10]]);
+        check(2, &[[10, 20]]);
+        check(3, &[[10, 20], [30, 30]]);
+    }
+
+    /// Values that NumPy gives in f32 for `(x * (1 / 255) - mean) / std` with the official numbers, by their bits.
+    #[test]
+    fn normalized_values() {
+        let normalization = Normalization {
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+        };
+        let levels = normalization.levels().unwrap();
+        assert_eq!(levels[0][0].to_bits(), 0xbfe568dc);
+        assert_eq!(levels[0][255].to_bits(), 0x3ff71541);
+        assert_eq!(levels[0][123].to_bits(), 0x3b5b2749);
+        assert_eq!(levels[1][1].to_bits(), 0xbfde58f1);
+        assert_eq!(levels[1][200].to_bits(), 0x3f9fee33);
+        assert_eq!(levels[2][77].to_bits(), 0xbec542b8);
+        assert_eq!(levels[2][254].to_bits(), 0x40086d66);
+    }
+
+    #[test]
+    fn token_counts() {
+        let grid = Grid { t: 2, h: 4, w: 6 };
+        assert_eq!((grid.patches(), grid.tokens(2), grid.tokens(0)), (Some(48), 12, 48));
+        assert_eq!(Grid { t: usize::MAX, h: 2, w: 2 }.patches(), None);
+    }
+
+    #[test]
+    fn frames_that_do_not_fit_are_refused() {
+        let check = |(count, height, width): (usize, usize, usize), geometry: &Geometry, words: &str| {
+            let frames = Frames { count, height, width, rgb: &[0; 28 * 28 * 3] };
+            let message = patchify(&frames, geometry, &PLAIN).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        check((0, 28, 28), &OFFICIAL, "0 frames of 28x28 pixels");
+        check((1, 28, 29), &OFFICIAL, "both sides must be positive multiples of 28");
+        check((1, 14, 28), &OFFICIAL, "both sides must be positive multiples of 28");
+        check((1, 0, 28), &OFFICIAL, "both sides must be positive multiples of 28");
+        check(
+            (2, 28, 28),
+            &OFFICIAL,
+            "frames: the buffer has 2352 bytes, expected 4704 for 28x28 RGB pixels",
+        );
+        check((usize::MAX, 28, 28), &OFFICIAL, "expected more than memory holds");
+        check((1, 28, 28), &Geometry { patch_size: 0, ..OFFICIAL }, "vision geometry: patch_size is 0");
+        check((1, 28, 28), &Geometry { merge_size: usize::MAX, ..OFFICIAL }, "merge_size is");
+    }
+
+    #[test]
+    fn normalizations_that_give_no_numbers_are_refused() {
+        let frames = Frames { count: 1, height: 4, width: 4, rgb: &[0; 48] };
+        let check = |mean, std, words: &str| {
+            let normalization = Normalization { mean: [0.0, 0.0, mean], std: [1.0, std, 1.0] };
+            let message = patchify(&frames, &SMALL, &normalization).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        check(0.5, 0.0, "image_std[1] is 0, expected a positive number");
+        check(0.5, -1.0, "image_std[1] is -1");
+        check(0.5, f32::NAN, "image_std[1] is NaN");
+        check(f32::INFINITY, 1.0, "image_mean[2] is inf, expected a finite number");
+    }
+}

@@ -198,3 +198,118 @@ fn resize_within(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UTILS: PixelLimits = PixelLimits { rule: Rule::Utils, ..PixelLimits::TRANSFORMERS };
+
+    /// `(height, width)` and what Transformers, qwen-vl-utils, and the hosted calculator's two limits make of it.
+    #[test]
+    fn sizes_under_every_rule() {
+        let check = |(height, width), sizes: [Option<(usize, usize)>; 4]| {
+            let limits =
+                [PixelLimits::TRANSFORMERS, UTILS, PixelLimits::HOSTED, PixelLimits::HOSTED_HIGH_RESOLUTION];
+            let found = limits.map(|limits| smart_resize(height, width, 28, &limits).ok());
+            assert_eq!(found, sizes, "{height}x{width}");
+        };
+        check((1365, 2048), [Some((1372, 2044)), Some((1372, 2044)), Some((812, 1204)), Some((1372, 2044))]);
+        check((28, 28), [Some((56, 56)), Some((56, 56)), Some((56, 56)), Some((56, 56))]);
+        check((1, 1), [Some((56, 56)), Some((56, 56)), Some((56, 56)), Some((56, 56))]);
+        check((42, 70), [Some((56, 56)), Some((56, 56)), Some((56, 56)), Some((56, 56))]);
+        check((14, 14), [Some((56, 56)), Some((56, 56)), Some((56, 56)), Some((56, 56))]);
+        check((1, 200), [Some((28, 812)), Some((28, 196)), Some((28, 812)), Some((28, 812))]);
+        check((1, 201), [None, None, Some((28, 812)), Some((28, 812))]);
+        check((200, 1), [Some((812, 28)), Some((196, 28)), Some((812, 28)), Some((812, 28))]);
+        check((10, 246), [Some((28, 280)), Some((28, 252)), Some((28, 280)), Some((28, 280))]);
+        check((14, 1430), [Some((28, 588)), Some((28, 1428)), Some((28, 588)), Some((28, 588))]);
+        check((126, 14), [Some((168, 28)), Some((112, 28)), Some((168, 28)), Some((168, 28))]);
+        check((8, 1964), [None, None, Some((28, 896)), Some((28, 896))]);
+        check((980, 980), [Some((980, 980)), Some((980, 980)), Some((980, 980)), Some((980, 980))]);
+        check((3024, 4032), [Some((3024, 4032)), Some((3024, 4032)), Some((840, 1148)), Some((3024, 4032))]);
+        check((65535, 65535), [Some((3584, 3584)), Some((3584, 3584)), Some((980, 980)), Some((3584, 3584))]);
+        check((5, 901), [Some((28, 756)), Some((28, 896)), Some((28, 756)), Some((28, 756))]);
+        check((4500, 30), [Some((4508, 28)), Some((4508, 28)), Some((4508, 28)), Some((4508, 28))]);
+    }
+
+    #[test]
+    fn other_factors() {
+        let limits = PixelLimits { rule: Rule::Utils, min_pixels: 1, max_pixels: 1 << 20 };
+        // Halves go to the even multiple.
+        assert_eq!(smart_resize(48, 80, 32, &limits).unwrap(), (64, 64));
+        assert_eq!(smart_resize(112, 176, 32, &limits).unwrap(), (128, 192));
+        assert_eq!(smart_resize(7, 9, 1, &limits).unwrap(), (7, 9));
+    }
+
+    #[test]
+    fn limits_of_frames() {
+        let check = |n_frames, total_pixels, max_pixels| {
+            let clip = ClipLimits {
+                rule: Rule::Utils,
+                min_pixels: 128 * 784,
+                frame_max_pixels: 768 * 784,
+                total_pixels,
+                temporal_patch_size: 2,
+            };
+            let limits = frame_limits(n_frames, &clip).unwrap();
+            assert_eq!(limits, FrameLimits { rule: Rule::Utils, min_pixels: 100_352, max_pixels });
+            limits
+        };
+        check(2, 65536 * 784, 602_112.0);
+        check(300, 65536 * 784, 342_534.826_666_666_66);
+        check(512, 24576 * 784, 105_369.0);
+        check(768, 90_316_800, 235_200.0);
+        let limits = check(171, 65536 * 784, 600_938.292_397_660_8);
+        assert_eq!(smart_resize_frame(1080, 1920, 28, &limits).unwrap(), (560, 1008));
+    }
+
+    #[test]
+    fn arguments_that_make_no_sense_are_refused() {
+        let check = |(height, width), factor, limits: PixelLimits, words: &str| {
+            let message = smart_resize(height, width, factor, &limits).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        let hosted = PixelLimits::HOSTED;
+        check((0, 5), 28, hosted, "a picture of 0x5 pixels (height x width) can't be resized");
+        check((5, 0), 28, hosted, "5x0");
+        check((usize::MAX, 1), 28, hosted, "can't be resized");
+        check(
+            (1, 201),
+            28,
+            UTILS,
+            "1x201 pixels (height x width) is too thin: the sides may differ 200 times",
+        );
+        check((28, 28), 0, hosted, "factor is 0");
+        check((28, 28), usize::MAX, hosted, "factor is");
+        check((28, 28), 28, PixelLimits { max_pixels: 0, min_pixels: 0, ..hosted }, "pixel limits 0 to 0");
+        check((28, 28), 28, PixelLimits { min_pixels: 9, max_pixels: 8, ..hosted }, "pixel limits 9 to 8");
+        check((28, 28), 28, PixelLimits { max_pixels: usize::MAX, ..hosted }, "pixel limits");
+        // 20 x 70000 rounds to 28 x 70000, which is too large; halving it leaves no row.
+        check((20, 70_000), 28, hosted, "would shrink to 0x");
+        let limits = FrameLimits { rule: Rule::Utils, min_pixels: 1, max_pixels: f64::NAN };
+        assert!(smart_resize_frame(28, 28, 28, &limits).is_err());
+        let clip = ClipLimits {
+            rule: Rule::Utils,
+            min_pixels: usize::MAX,
+            frame_max_pixels: usize::MAX,
+            total_pixels: usize::MAX,
+            temporal_patch_size: usize::MAX,
+        };
+        assert!(frame_limits(0, &clip).is_err());
+        assert!(smart_resize_frame(28, 28, 28, &frame_limits(1, &clip).unwrap()).is_err());
+    }
+
+    #[test]
+    fn every_size_is_positive_and_divides() {
+        let sides = [1, 2, 13, 14, 15, 27, 28, 29, 42, 300, 5000, 70_000, 1 << 20, LARGEST_SIDE];
+        for (height, width) in sides.iter().flat_map(|&h| sides.iter().map(move |&w| (h, w))) {
+            for limits in [PixelLimits::TRANSFORMERS, UTILS, PixelLimits::HOSTED] {
+                if let Ok((new_height, new_width)) = smart_resize(height, width, 28, &limits) {
+                    assert!(new_height > 0 && new_height % 28 == 0, "{height}x{width}");
+                    assert!(new_width > 0 && new_width % 28 == 0, "{height}x{width}");
+                }
+            }
+        }
+    }
+}

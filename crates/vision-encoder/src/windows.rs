@@ -112,3 +112,111 @@ fn check(grids: &[Grid], merge_size: usize) -> Result<u32, Error> {
     }
     Ok(units)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFICIAL: Geometry = Geometry { patch_size: 14, merge_size: 2, temporal_patch_size: 2 };
+
+    fn grid((t, h, w): (usize, usize, usize)) -> Grid {
+        Grid { t, h, w }
+    }
+
+    #[test]
+    fn window_orders() {
+        let check = |grids: &[(usize, usize, usize)], order: &[u32], windows: &[usize], full: &[usize]| {
+            let grids: Vec<_> = grids.iter().copied().map(grid).collect();
+            let found = WindowOrder::new(&grids, &OFFICIAL, 112).unwrap();
+            assert_eq!(found.order, order, "{grids:?}");
+            assert_eq!(found.window_lengths, windows, "{grids:?}");
+            assert_eq!(found.full_lengths, full, "{grids:?}");
+        };
+        check(&[], &[], &[], &[]);
+        check(&[(1, 2, 2)], &[0], &[4], &[4]);
+        check(&[(1, 4, 4)], &[0, 1, 2, 3], &[16], &[16]);
+        // Exactly one window: no empty one beside it.
+        check(&[(1, 8, 8)], &(0..16).collect::<Vec<_>>(), &[64], &[64]);
+        // Two rows of five units: the second window has two units of four patches.
+        check(&[(1, 4, 10)], &[0, 1, 2, 3, 5, 6, 7, 8, 4, 9], &[32, 8], &[40]);
+        // Five rows of one unit.
+        check(&[(1, 10, 2)], &[0, 1, 2, 3, 4], &[16, 4], &[20]);
+        // Time steps and pictures keep their own windows.
+        check(&[(2, 2, 4), (1, 2, 2)], &[0, 1, 2, 3, 4], &[8, 8, 4], &[8, 8, 4]);
+    }
+
+    #[test]
+    fn other_window_sizes() {
+        // 100 pixels hold three units of 28; 56 hold two.
+        let check = |window_size, windows: &[usize]| {
+            let order = WindowOrder::new(&[grid((1, 2, 8))], &OFFICIAL, window_size).unwrap();
+            assert_eq!(order.window_lengths, windows, "{window_size}");
+        };
+        check(28, &[4; 4]);
+        check(56, &[8, 8]);
+        check(100, &[12, 4]);
+        check(usize::MAX, &[16]);
+    }
+
+    #[test]
+    fn orders_are_permutations_and_lengths_add_up() {
+        for grids in
+            [vec![(1, 14, 18)], vec![(3, 10, 12), (1, 22, 14)], vec![(1, 2, 64), (2, 6, 8), (1, 16, 24)]]
+        {
+            let grids: Vec<_> = grids.into_iter().map(grid).collect();
+            let patches: usize = grids.iter().map(|grid| grid.t * grid.h * grid.w).sum();
+            let found = WindowOrder::new(&grids, &OFFICIAL, 112).unwrap();
+            let mut sorted = found.order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..patches as u32 / 4).collect::<Vec<_>>());
+            for (place, &unit) in found.order.iter().enumerate() {
+                assert_eq!(found.inverse[unit as usize] as usize, place);
+            }
+            assert_eq!(found.window_lengths.iter().sum::<usize>(), patches);
+            assert_eq!(found.full_lengths.iter().sum::<usize>(), patches);
+            assert!(found.window_lengths.iter().all(|&length| length > 0 && length <= 64));
+        }
+    }
+
+    #[test]
+    fn rows_and_columns_of_patches() {
+        let check = |grids: &[(usize, usize, usize)], merge_size, positions: &[[u32; 2]]| {
+            let grids: Vec<_> = grids.iter().copied().map(grid).collect();
+            assert_eq!(patch_positions(&grids, merge_size).unwrap(), positions, "{grids:?}");
+        };
+        check(&[], 2, &[]);
+        check(&[(1, 2, 4)], 2, &[[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3], [1, 2], [1, 3]]);
+        check(&[(1, 2, 3)], 1, &[[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]);
+        let square = [[0, 0], [0, 1], [1, 0], [1, 1]];
+        check(&[(2, 2, 2), (1, 2, 2)], 2, &[square, square, square].concat());
+    }
+
+    #[test]
+    fn grids_that_make_no_sense_are_refused() {
+        let check = |grids: &[(usize, usize, usize)], words: &str| {
+            let grids: Vec<_> = grids.iter().copied().map(grid).collect();
+            for error in [
+                WindowOrder::new(&grids, &OFFICIAL, 112).unwrap_err(),
+                patch_positions(&grids, 2).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains(words), "{error}");
+            }
+        };
+        check(
+            &[(1, 4, 4), (0, 4, 4)],
+            "grid 1 is 0x4x4 patches (time x height x width): every side must be 1",
+        );
+        check(&[(1, 0, 4)], "every side must be 1 at least");
+        check(&[(1, 3, 4)], "height and width must be multiples of merge_size 2");
+        check(&[(1, 1 << 16, 1 << 16)], "4294967295 patches at most");
+        check(&[(usize::MAX, 4, 4)], "4294967295 patches at most");
+        check(&[(1, 1 << 16, 1 << 15), (1, 1 << 16, 1 << 15)], "grid 1");
+
+        let error = WindowOrder::new(&[grid((1, 4, 4))], &OFFICIAL, 27).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "vision geometry: window_size is 27, expected 28 (one merged unit) at least"
+        );
+        assert!(patch_positions(&[grid((1, 4, 4))], 0).is_err());
+    }
+}

@@ -53,7 +53,7 @@ pub enum Error {
         /// The shape that the model needs.
         expected: Vec<usize>,
         /// Why the model needs it, for instance `config.json says hidden_size 2048`.
-        reason: Option<String>,
+        reason: Option<Box<str>>,
     },
     /// No tensor lies under any of the names that a part of the model is known by.
     #[error("{file}: no tensor is called {}", any_of(.tried))]
@@ -75,7 +75,7 @@ pub enum Error {
         /// The shape that the model needs.
         expected: Vec<usize>,
         /// Why the model needs it, for instance `config.json says hidden_size 2048`.
-        reason: Option<String>,
+        reason: Option<Box<str>>,
     },
     /// A tensor is stored in a type that the model can't compute with.
     #[error("{tensor} in {file}: dtype {found}, expected BF16, F16 or F32")]
@@ -121,7 +121,7 @@ pub(crate) fn shown(text: &str) -> String {
     line
 }
 
-fn in_brackets(reason: &Option<String>) -> String {
+fn in_brackets(reason: &Option<Box<str>>) -> String {
     reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 

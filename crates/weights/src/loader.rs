@@ -38,7 +38,7 @@ pub struct Scope<'l> {
     loader: &'l Loader<'l>,
     /// Empty, or ends with a dot.
     prefix: String,
-    reason: Option<String>,
+    reason: Option<Box<str>>,
 }
 
 impl<'c> Loader<'c> {
@@ -101,7 +101,7 @@ impl<'l> Scope<'l> {
 
     /// The same scope with a reason for its shapes, which messages about missing tensors and wrong shapes
     /// then quote, for instance `config.json says hidden_size 2048`. Scopes made from it inherit it.
-    pub fn because(&self, reason: impl Into<String>) -> Scope<'l> {
+    pub fn because(&self, reason: impl Into<Box<str>>) -> Scope<'l> {
         Scope { reason: Some(reason.into()), ..self.clone() }
     }
 

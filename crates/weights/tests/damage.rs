@@ -74,7 +74,7 @@ fn use_everything(folder: &Path) -> Result<(), ocellus_weights::Error> {
 }
 
 proptest! {
-    // The same damage in each run; the number of cases and the seed can be set by environment variables.
+    // The same damage in each run.
     #![proptest_config(ProptestConfig {
         rng_seed: RngSeed::Fixed(1),
         failure_persistence: None,

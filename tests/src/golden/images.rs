@@ -26,7 +26,7 @@ const PIXEL_VALUE_TOLERANCE: f64 = 1e-5;
 /// The constants of every published checkpoint.
 pub const NORMALIZATION: Normalization = Normalization {
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
 };
 
 /// The steps from decoded pixels to patches, so that a test can put a wrong one in place of ours.
@@ -278,16 +278,30 @@ impl Images {
         if Some(sha256(&picture.rgb)) == entry.decoded_sha256 {
             return Ok(Decoded::Same(picture));
         }
-        // Whether the file has alpha or an orientation is seen by its being listed in another mode as well.
-        let treated = self
-            .entries
-            .values()
-            .any(|other| other.file == entry.file && other.mode.is_some_and(|mode| mode != Mode::Rgb));
-        if entry.mode == Some(Mode::Rgb) && treated {
-            return Ok(Decoded::NotOurs);
+        let bytes = self.folder.picture(file)?;
+        let is_jpeg = bytes.starts_with(&[0xFF, 0xD8]);
+        if entry.mode == Some(Mode::Rgb) {
+            // A file that needs treatment is listed in another mode as well, shows its alpha, or has been turned.
+            let treated =
+                |other: &Entry| other.file == entry.file && other.mode.is_some_and(|mode| mode != Mode::Rgb);
+            let turned =
+                entry.decoded_hw == Some((picture.width, picture.height)) && picture.width != picture.height;
+            if self.entries.values().any(treated) || has_alpha(&bytes) || turned {
+                return Ok(Decoded::NotOurs);
+            }
         }
-        Ok(if entry.is_jpeg(&self.folder)? { Decoded::OfAnotherDecoder(picture) } else { Decoded::Wrong })
+        Ok(if is_jpeg { Decoded::OfAnotherDecoder(picture) } else { Decoded::Wrong })
     }
+}
+
+/// Whether a PNG has an alpha channel or a transparent colour.
+fn has_alpha(png: &[u8]) -> bool {
+    /// The place of the colour type in a PNG, whose header comes first; its third bit stands for alpha.
+    const COLOR_TYPE: usize = 25;
+    let is_png = png.starts_with(b"\x89PNG");
+    is_png
+        && (png.get(COLOR_TYPE).is_some_and(|kind| kind & 4 != 0)
+            || png.windows(4).any(|name| name == b"tRNS"))
 }
 
 /// What our decoder made of a picture.
@@ -307,10 +321,6 @@ impl Entry {
         let mut limits = PixelLimits::TRANSFORMERS;
         limits.max_pixels = self.max_pixels.unwrap_or(limits.max_pixels);
         Ok(smart_resize(height, width, GEOMETRY.factor(), &limits)?)
-    }
-
-    fn is_jpeg(&self, folder: &Folder) -> anyhow::Result<bool> {
-        Ok(folder.picture(self.file.as_deref().unwrap_or_default())?.starts_with(&[0xFF, 0xD8]))
     }
 }
 

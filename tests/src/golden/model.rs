@@ -28,7 +28,7 @@ use super::{
     files::Tensors,
     images::{Images, Steps},
 };
-use crate::checkpoint::{Recipe, Tokenizer};
+use crate::checkpoint::{Naming, Recipe, Tokenizer};
 
 /// Compares every conversation of every model of the folder; `None` when there is none.
 ///
@@ -42,18 +42,28 @@ pub fn compare_all(folder: &Folder) -> anyhow::Result<Option<Vec<Gauge>>> {
     let images = Images::read(folder)?;
     let mut measures = Measures::default();
     for name in &names {
-        let golden = ModelGolden::read(folder, name)?;
-        let model = golden.open().with_context(|| format!("checkpoint {name}"))?;
-        for case in golden.cases() {
-            let inputs = golden
-                .inputs(case, &model, images.as_ref(), &Steps::default())
-                .with_context(|| format!("{name}, {case}"))?;
-            golden
-                .compare(case, &model, &inputs, &mut measures)
-                .with_context(|| format!("{name}, {case}"))?;
+        // One checkpoint that can't be used says nothing of the others.
+        if let Err(error) = compare_model(folder, name, images.as_ref(), &mut measures) {
+            measures.conversation.refused(name, format!("{error:#}"));
         }
     }
     Ok(Some(measures.into_gauges()))
+}
+
+fn compare_model(
+    folder: &Folder,
+    name: &str,
+    images: Option<&Images>,
+    measures: &mut Measures,
+) -> anyhow::Result<()> {
+    let golden = ModelGolden::read(folder, name)?;
+    let model = golden.open()?;
+    for case in golden.cases() {
+        let inputs =
+            golden.inputs(case, &model, images, &Steps::default()).with_context(|| case.to_owned())?;
+        golden.compare(case, &model, &inputs, measures).with_context(|| case.to_owned())?;
+    }
+    Ok(())
 }
 
 /// The golden numbers of one checkpoint, and the checkpoint.
@@ -114,7 +124,10 @@ impl ModelGolden {
             // A config alone stands for the random weights that our generator gives it.
             let config = fs::read_to_string(checkpoint.join("config.json"))?;
             let target = TempDir::new()?;
-            let recipe = Recipe { tokenizer: Tokenizer::Nano, ..Recipe::from_config(&config) };
+            // Libraries that nest the config use the newer names of tensors as well.
+            let is_nested = serde_json::from_str::<Value>(&config)?.get("text_config").is_some();
+            let naming = if is_nested { Naming::New } else { Naming::Hub };
+            let recipe = Recipe { naming, tokenizer: Tokenizer::Nano, ..Recipe::from_config(&config) };
             recipe.write(target.path(), &mut |_| {})?;
             checkpoint = target.path().to_owned();
             written = Some(target);

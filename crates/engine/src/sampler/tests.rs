@@ -253,6 +253,22 @@ fn penalties_bend_the_greedy_choice() {
 }
 
 #[test]
+fn penalties_change_logits_as_defined() {
+    let settings = Sampling {
+        repetition_penalty: 2.0,
+        presence_penalty: 0.5,
+        frequency_penalty: 0.25,
+        ..Sampling::default()
+    };
+    let mut sampler = Sampler::new(&settings, 0, &[0, 1, 2]);
+    sampler.seen.extend([(2, 1), (3, 2), (9, 1)]);
+    let mut logits = [0.25, -0.25, 4.0, -1.0, 8.0];
+    sampler.penalize(&mut logits);
+    // In the prompt: halved or doubled. In the answer also less 0.5 and 0.25 for each time.
+    assert_eq!(logits, [0.125, -0.5, 2.0 - 0.75, -2.0 - 1.0, 8.0]);
+}
+
+#[test]
 fn the_seed_decides() {
     let settings = Sampling { temperature: 1.0, ..Sampling::default() };
     let draw = |seed: u64| {

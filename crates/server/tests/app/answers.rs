@@ -97,6 +97,13 @@ async fn an_answer_without_an_end() {
 }
 
 #[tokio::test]
+async fn a_panic_is_an_answer_too() {
+    let answer = answer(&Scripted::new(vec![Step::Panic]), json!({})).await;
+    assert!(answer.starts_with("500 ") && answer.contains("Internal server error."), "{answer}");
+    assert!(!answer.contains("scripted"), "{answer}");
+}
+
+#[tokio::test]
 async fn what_the_engine_is_asked() {
     let engine = Scripted::saying(&["x"]);
     let extra = json!({

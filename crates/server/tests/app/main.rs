@@ -1,8 +1,11 @@
 //! The HTTP surface with a scripted engine behind it: the exact bytes of each answer, and what happens when clients
 //! or the engine misbehave. Snapshots are meant to be read: each is what a client gets.
 
+#![allow(clippy::unwrap_used)]
+
 mod answers;
 mod connections;
+mod pictures;
 mod refusals;
 
 use std::pin::Pin;
@@ -32,6 +35,8 @@ enum Step {
     Wait(Duration),
     /// Nothing, ever.
     Hang,
+    /// A bug.
+    Panic,
 }
 
 /// An engine that answers every request with the same script.
@@ -94,6 +99,7 @@ impl Answer for Scripted {
                 None
             }
             Step::Hang => std::future::pending().await,
+            Step::Panic => panic!("scripted"),
         });
         Box::pin(Running { steps: Box::pin(steps), running: self.running.clone() })
     }

@@ -171,6 +171,17 @@ async fn a_body_that_stops_in_the_middle() {
     insta::assert_snapshot!(read(response).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips() {
+    let engine = Scripted::saying(&["x"]);
+    let drops = stream::repeat(()).then(async |()| {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        Ok::<_, std::io::Error>(" ")
+    });
+    let response = send(engine.app(), post(CHAT, Body::from_stream(drops))).await;
+    assert_eq!(response.status(), 408);
+}
+
 #[tokio::test]
 async fn keys_come_before_everything() {
     let engine = Scripted::saying(&["x"]);

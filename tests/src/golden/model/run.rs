@@ -123,8 +123,8 @@ pub fn answer_embedded(
     let last = prefill_logits[(prompt - 1) * config.vocab_size..].to_vec();
 
     let mut logits = vec![last];
-    let mut position = inputs.positions.next;
-    for (step, &id) in forced.iter().enumerate().take(forced.len().saturating_sub(1)) {
+    let fed = forced.len().saturating_sub(1);
+    for (position, (step, &id)) in (inputs.positions.next..).zip(forced.iter().enumerate().take(fed)) {
         let sequences = [Sequence { queries: 1, keys: prompt + step + 1, blocks: &blocks }];
         let batch = Batch {
             embeddings: model.decoder.embed(&[id])?,
@@ -133,7 +133,6 @@ pub fn answer_embedded(
             logits_for: &[0],
         };
         logits.push(model.decoder.forward(&batch, &mut cache)?.to_f32_vec()?);
-        position += 1;
     }
     Ok(Answer { logits, prefill_logits, seen })
 }
