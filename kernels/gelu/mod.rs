@@ -22,13 +22,13 @@ mod tests {
 
     #[test]
     fn it_is_the_exact_one_and_not_the_tanh_approximation() {
-        // x · Φ(x) to nine digits; the tanh approximation differs by 1.5e-4 at -2 and by 4e-4 at 2.5.
+        // x · Φ(x) to the last digit of a f32; the tanh approximation differs by 1.5e-4 at -2 and by 4e-4 at 2.5.
         let table = [
-            (-6.0, -5.919_256e-9),
-            (-2.0, -0.045_500_264),
+            (-6.0, -5.919_26e-9),
+            (-2.0, -0.045_500_26),
             (-0.5, -0.154_268_77),
             (0.0, 0.0),
-            (1.0, 0.841_344_75),
+            (1.0, 0.841_344_8),
             (2.5, 2.484_475_8),
         ];
         let (x, expected): (Vec<f32>, Vec<f32>) = table.into_iter().unzip();

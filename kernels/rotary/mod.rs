@@ -60,7 +60,7 @@ impl Tables {
     pub fn multimodal(positions: &[[u32; 3]], rope: Multimodal<'_>, device: &Device) -> Result<Self> {
         let half = rope.head_dim / 2;
         let [time, height, width] = *rope.sections;
-        if half == 0 || rope.head_dim % 2 != 0 || time + height + width != half {
+        if half == 0 || !rope.head_dim.is_multiple_of(2) || time + height + width != half {
             return Err(argument(OP, "sections", rope.sections, format!("{half} in sum")));
         }
         let frequencies = inverse_frequencies(rope.head_dim, rope.theta);

@@ -87,7 +87,8 @@ fn two_pictures_together_equal_each_alone() {
         Grid { t: 3, h: 6, w: 8 },
         Grid { t: 1, h: 16, w: 8 },
     ];
-    let pictures: Vec<Patches> = grids.iter().zip(0..).map(|(&grid, seed)| patches(&tower, grid, seed)).collect();
+    let pictures: Vec<Patches> =
+        grids.iter().zip(0..).map(|(&grid, seed)| patches(&tower, grid, seed)).collect();
     let together = tower.forward(&pictures.iter().collect::<Vec<_>>()).unwrap().to_f32_vec().unwrap();
     let alone: Vec<f32> =
         pictures.iter().flat_map(|p| tower.forward(&[p]).unwrap().to_f32_vec().unwrap()).collect();
@@ -188,7 +189,8 @@ async fn chunked_prefill_gives_the_same_answer() {
 async fn many_requests_at_once_each_get_the_answer_they_get_alone() {
     let engine = engine(16);
     let sampling = |seed| Sampling { temperature: 1.0, seed: Some(seed), ..Sampling::default() };
-    let alone = [answer(&engine, request(sampling(1), 9)).await, answer(&engine, request(sampling(2), 17)).await];
+    let alone =
+        [answer(&engine, request(sampling(1), 9)).await, answer(&engine, request(sampling(2), 17)).await];
     let (a, b) =
         tokio::join!(answer(&engine, request(sampling(1), 9)), answer(&engine, request(sampling(2), 17)));
     assert_eq!([a, b], alone);

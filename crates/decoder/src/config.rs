@@ -91,6 +91,9 @@ fn mrope_section(rope: &Fields, head_dim: usize) -> Result<[usize; 3], FieldErro
         .and_then(|sections| <[usize; 3]>::try_from(sections).ok())
         .filter(|sections| sections.iter().sum::<usize>() == half && head_dim.is_multiple_of(2))
         .ok_or_else(|| {
-            rope.error("mrope_section", &format!("three numbers with sum {half}, half of head_dim {head_dim}"))
+            rope.error(
+                "mrope_section",
+                &format!("three numbers with sum {half}, half of head_dim {head_dim}"),
+            )
         })
 }

@@ -44,7 +44,11 @@ impl Decoder {
     ///
     /// # Errors
     /// When a tensor is missing or its shape is not what `config` says.
-    pub fn load(loader: &Loader<'_>, config: &Config, device: &Device) -> Result<Self, ocellus_weights::Error> {
+    pub fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        device: &Device,
+    ) -> Result<Self, ocellus_weights::Error> {
         let reason = format!("config.json says hidden_size {}", config.hidden_size);
         let scope = loader.scope_any(&["model.language_model", "model"])?.because(reason.clone());
         let embed_tokens = scope.embedding("embed_tokens", config.vocab_size, config.hidden_size)?;
@@ -139,8 +143,9 @@ impl KvCache {
     /// When the device has no room.
     pub fn new(config: &Config, blocks: usize, block_size: usize, device: &Device) -> Result<Self, Error> {
         let shape = Self::layer_shape(config, blocks, block_size);
-        let layers =
-            (0..config.num_hidden_layers).map(|_| kv_cache::Layer::new(shape, device)).collect::<Result<_, _>>()?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| kv_cache::Layer::new(shape, device))
+            .collect::<Result<_, _>>()?;
         Ok(Self { layers })
     }
 
@@ -198,7 +203,12 @@ impl Layer {
     }
 
     /// `hidden: (tokens, hidden_size)`.
-    fn forward(&self, hidden: &Tensor, step: &Step<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        step: &Step<'_>,
+        cache: &mut kv_cache::Layer,
+    ) -> Result<Tensor, Error> {
         let normed = rms_norm::forward(hidden, &self.input_layernorm, self.eps)?;
         let hidden = add::forward(hidden, &self.attention.forward(&normed, step, cache)?)?;
         let normed = rms_norm::forward(&hidden, &self.post_attention_layernorm, self.eps)?;
@@ -221,7 +231,8 @@ struct Attention {
 impl Attention {
     fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
         let &Config { hidden_size, num_attention_heads, num_key_value_heads, head_dim, .. } = config;
-        let input = |heads| LinearShape { out_features: heads * head_dim, in_features: hidden_size, bias: true };
+        let input =
+            |heads| LinearShape { out_features: heads * head_dim, in_features: hidden_size, bias: true };
         let output = LinearShape {
             out_features: hidden_size,
             in_features: num_attention_heads * head_dim,
@@ -238,7 +249,12 @@ impl Attention {
         })
     }
 
-    fn forward(&self, hidden: &Tensor, step: &Step<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        step: &Step<'_>,
+        cache: &mut kv_cache::Layer,
+    ) -> Result<Tensor, Error> {
         let tokens = hidden.dim(0);
         let by_head = |x: Tensor, heads| x.reshape(&[tokens, heads, self.head_dim]);
         let q = rotary::forward(&by_head(self.q_proj.forward(hidden)?, self.heads)?, step.tables)?;

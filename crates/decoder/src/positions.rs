@@ -47,7 +47,8 @@ impl Positions {
                 Span::Vision { t, h, w, seconds_per_step } => {
                     let start = next;
                     for step in 0..t {
-                        let time = start.saturating_add(time_offset(step, seconds_per_step, tokens_per_second));
+                        let time =
+                            start.saturating_add(time_offset(step, seconds_per_step, tokens_per_second));
                         for (y, x) in (0..h as u32).flat_map(|y| (0..w as u32).map(move |x| (y, x))) {
                             let position = [time, start.saturating_add(y), start.saturating_add(x)];
                             tokens.push(position);
@@ -95,7 +96,11 @@ mod tests {
 
     #[test]
     fn text_goes_on_after_the_largest_axis() {
-        check(&[Span::Text(1), clip(1, 1, 3, 9.0), Span::Text(1)], &[[0; 3], [1, 1, 1], [1, 1, 2], [1, 1, 3], [4; 3]], 5);
+        check(
+            &[Span::Text(1), clip(1, 1, 3, 9.0), Span::Text(1)],
+            &[[0; 3], [1, 1, 1], [1, 1, 2], [1, 1, 3], [4; 3]],
+            5,
+        );
         check(&[clip(1, 3, 1, 0.0), Span::Text(1)], &[[0; 3], [0, 1, 0], [0, 2, 0], [3; 3]], 4);
         check(&[clip(2, 1, 1, 4.0), Span::Text(1)], &[[0; 3], [8, 0, 0], [9; 3]], 10);
     }

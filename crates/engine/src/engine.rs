@@ -205,7 +205,12 @@ impl Stream for Events {
 }
 
 /// The life of a prepare thread: until the last engine handle is gone.
-fn prepare(queue: &Mutex<mpsc::Receiver<Submitted>>, jobs: &mpsc::Sender<Job>, model: &Model, bounds: &Bounds) {
+fn prepare(
+    queue: &Mutex<mpsc::Receiver<Submitted>>,
+    jobs: &mpsc::Sender<Job>,
+    model: &Model,
+    bounds: &Bounds,
+) {
     loop {
         // A poisoned lock only says that another thread panicked while it waited; the queue is whole.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

@@ -22,7 +22,8 @@ mod tokenizer;
 pub use engine::{Engine, Events, Info, Options};
 pub use error::{Error, LoadError, MediaFault};
 pub use event::{
-    Event, FinishReason, Finished, Logprob, MediaSize, PromptTokens, Started, TextDelta, Timings, TokenLogprob,
+    Event, FinishReason, Finished, Logprob, MediaSize, PromptTokens, Started, TextDelta, Timings,
+    TokenLogprob,
 };
 pub use model::{Model, Progress};
 pub use ocellus_media::Budget;

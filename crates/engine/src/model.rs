@@ -78,7 +78,9 @@ impl Model {
         progress(Progress::Decoder);
         let decoder = Decoder::load(&loader, &decoder_config, device)?;
         // Tables of rotary frequencies, which old libraries saved, are computed here.
-        loader.ignore(|name| name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq"));
+        loader.ignore(|name| {
+            name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq")
+        });
         loader.finish()?;
         Ok(Self {
             tower,
@@ -116,14 +118,18 @@ fn pads(config: &Fields, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Pad
             }
         }
     };
-    Ok(PadTokens { image: id("image_token_id", "<|image_pad|>")?, video: id("video_token_id", "<|video_pad|>")? })
+    Ok(PadTokens {
+        image: id("image_token_id", "<|image_pad|>")?,
+        video: id("video_token_id", "<|video_pad|>")?,
+    })
 }
 
 /// One id or a list, in `generation_config.json` or else in `config.json`.
 fn eos_token_ids(generation: &Fields, config: &Fields, vocab_size: usize) -> Result<Vec<u32>, FieldError> {
     const FIELD: &str = "eos_token_id";
     let nested = config.object("text_config")?;
-    let owner = [Some(generation), Some(config), nested.as_ref()].into_iter().flatten().find(|f| f.has(FIELD));
+    let owner =
+        [Some(generation), Some(config), nested.as_ref()].into_iter().flatten().find(|f| f.has(FIELD));
     let owner = owner.ok_or_else(|| generation.error(FIELD, "the ids of the tokens that end an answer"))?;
     let range = 0..=vocab_size - 1;
     let ids = match owner.integer(FIELD, range.clone()) {

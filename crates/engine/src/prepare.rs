@@ -15,8 +15,8 @@ use ocellus_vision_encoder::{
 };
 
 use crate::{
-    Conversation, Error, ImagePart, MediaFault, MediaSize, Model, Part, Prompt, PromptParts, Request,
-    Role, VideoPart,
+    Conversation, Error, ImagePart, MediaFault, MediaSize, Model, Part, Prompt, PromptParts, Request, Role,
+    VideoPart,
 };
 
 /// A request that the runner can start with.
@@ -55,7 +55,8 @@ impl Prepared {
             }
         }
         let decode_images = started.elapsed();
-        let (sizes, patches): (Vec<_>, Vec<_>) = media.seen.iter().map(|seen| (seen.size, &seen.patches)).unzip();
+        let (sizes, patches): (Vec<_>, Vec<_>) =
+            media.seen.iter().map(|seen| (seen.size, &seen.patches)).unzip();
         let segments = Conversation::from(request).segments()?;
         let prompt = Prompt::build(
             PromptParts {
@@ -154,7 +155,8 @@ impl Media<'_> {
             .map_err(|_| self.fault(MediaFault::Size { height: first.height, width: first.width }))?;
         let (height, width) = seen;
         let steps = count.div_ceil(geometry.temporal_patch_size);
-        let tokens = (height / geometry.factor()).saturating_mul(width / geometry.factor()).saturating_mul(steps);
+        let tokens =
+            (height / geometry.factor()).saturating_mul(width / geometry.factor()).saturating_mul(steps);
         // Refused before anything of that size is allocated.
         self.tokens = self.tokens.saturating_add(tokens);
         if self.tokens > self.bounds.prompt_tokens {
@@ -180,7 +182,9 @@ impl Media<'_> {
 
 /// Decodes picture number `index`.
 fn decode(bytes: &Arc<[u8]>, budget: &Budget, index: usize) -> Result<Picture, Error> {
-    use ocellus_media::Error::{NeedsCodec, TooManyBytes, TooManyPixels, TooMuchMemory, Unrecognised, Unsupported};
+    use ocellus_media::Error::{
+        NeedsCodec, TooManyBytes, TooManyPixels, TooMuchMemory, Unrecognised, Unsupported,
+    };
     decode_image(bytes, budget).map_err(|error| {
         let text = error.to_string();
         let reason = match error {

@@ -38,11 +38,7 @@ pub struct Message {
 impl Message {
     /// A turn of text alone.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self {
-            role,
-            parts: vec![Part::Text(text.into())],
-            tool_calls: Vec::new(),
-        }
+        Self { role, parts: vec![Part::Text(text.into())], tool_calls: Vec::new() }
     }
 }
 

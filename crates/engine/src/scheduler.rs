@@ -148,11 +148,13 @@ impl Scheduler {
     }
 
     /// Sequences that wait.
+    #[cfg(test)]
     pub(crate) fn n_waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Sequences that run.
+    #[cfg(test)]
     pub(crate) fn n_running(&self) -> usize {
         self.running.len()
     }

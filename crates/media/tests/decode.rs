@@ -71,7 +71,8 @@ fn damage_never_panics() {
 #[test]
 fn huge_headers_are_refused_before_anything_is_allocated() {
     // Name, and the bytes that replace those at each place.
-    let table: &[(&str, &[(usize, &[u8])])] = &[
+    type Replacement = (usize, &'static [u8]);
+    let table: &[(&str, &[Replacement])] = &[
         ("rgb.PNG", &[(16, &[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff])]),
         ("rgb.BMP", &[(18, &[0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]), (30, &[1])]),
         ("lossy.WEBP", &[(26, &[0xff, 0x3f, 0xff, 0x3f])]),

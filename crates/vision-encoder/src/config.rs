@@ -27,7 +27,6 @@ pub struct Config {
     pub geometry: Geometry,
 }
 
-
 impl Config {
     /// Reads the whole `config.json`.
     ///

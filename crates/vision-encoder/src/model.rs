@@ -46,13 +46,8 @@ impl Tower {
         let Config { hidden_size, geometry, .. } = *config;
         let scope = scope.because(format!("config.json says vision hidden_size {hidden_size}"));
         // A convolution that sees each pixel once is a matrix product over flattened patches.
-        let kernel = [
-            hidden_size,
-            CHANNELS,
-            geometry.temporal_patch_size,
-            geometry.patch_size,
-            geometry.patch_size,
-        ];
+        let kernel =
+            [hidden_size, CHANNELS, geometry.temporal_patch_size, geometry.patch_size, geometry.patch_size];
         let blocks = (0..config.depth)
             .map(|i| Block::load(&scope.scope(&format!("blocks.{i}")), config))
             .collect::<Result<_, _>>()?;

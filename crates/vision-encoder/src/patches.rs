@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn normalized_values() {
         let normalization = Normalization {
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73_f64].map(|x| x as f32),
+            std: [0.268_629_54, 0.261_302_58, 0.275_777_11_f64].map(|x| x as f32),
         };
         let levels = normalization.levels().unwrap();
         assert_eq!(levels[0][0].to_bits(), 0xbfe568dc);

@@ -59,9 +59,11 @@ fn compare_model(
     let golden = ModelGolden::read(folder, name)?;
     let model = golden.open()?;
     for case in golden.cases() {
-        let inputs =
-            golden.inputs(case, &model, images, &Steps::default()).with_context(|| case.to_owned())?;
-        golden.compare(case, &model, &inputs, measures).with_context(|| case.to_owned())?;
+        let inputs = golden.inputs(case, &model, images, &Steps::default());
+        let compared = inputs.and_then(|inputs| golden.compare(case, &model, &inputs, measures));
+        if let Err(error) = compared {
+            measures.conversation.refused(format!("{name}/{case}"), format!("{error:#}"));
+        }
     }
     Ok(())
 }
