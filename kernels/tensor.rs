@@ -2,7 +2,7 @@
 
 pub use candle_core::DType;
 
-use crate::{Device, Result, error::argument};
+use crate::{Device, Error, Result, error::argument};
 
 /// A dense, row-major array on a device. Clones share the storage; tensors are never written in place,
 /// except the caches of [`crate::kv_cache`].
@@ -34,10 +34,17 @@ impl Tensor {
     /// Zeros of f32. Host memory is taken lazily: pages cost nothing before they are written.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// [`Error::Memory`] when the device has no room; the process goes on, however absurd the shape is.
     pub fn zeros(shape: &[usize], device: &Device) -> Result<Self> {
         if device.is_host() {
-            return Self::from_f32(vec![0.0; shape.iter().product()], shape, device);
+            let len = shape.iter().try_fold(1, |len: usize, &dim| len.checked_mul(dim));
+            let zeros = len.and_then(|len| bytemuck::allocation::try_zeroed_vec(len).ok());
+            let bytes = len.unwrap_or(usize::MAX).saturating_mul(size_of::<f32>());
+            return Self::from_f32(
+                zeros.ok_or(Error::Memory { what: "a tensor of zeros", bytes })?,
+                shape,
+                device,
+            );
         }
         Ok(candle_core::Tensor::zeros(shape, DType::F32, &device.candle)?.into())
     }
@@ -130,5 +137,23 @@ impl Tensor {
 impl From<candle_core::Tensor> for Tensor {
     fn from(t: candle_core::Tensor) -> Self {
         Self { storage: Storage::Candle(t) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_that_no_machine_has_are_refused() {
+        let check = |shape: &[usize], bytes: usize| {
+            let message = Tensor::zeros(shape, &Device::cpu()).unwrap_err().to_string();
+            assert_eq!(message, format!("a tensor of zeros: {bytes} bytes of memory could not be allocated"));
+        };
+        check(&[1 << 29, 1 << 29], 1 << 60);
+        check(&[1 << 31, 1 << 31], usize::MAX);
+        check(&[usize::MAX, 2], usize::MAX);
+        assert_eq!(Tensor::zeros(&[2, 0], &Device::cpu()).unwrap().shape(), [2, 0]);
+        assert_eq!(Tensor::zeros(&[1, 3], &Device::cpu()).unwrap().to_f32_vec().unwrap(), [0.0; 3]);
     }
 }

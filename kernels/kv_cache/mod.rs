@@ -51,15 +51,18 @@ impl Layer {
     /// [`Error::Memory`] or [`Error::Argument`] when the size can't be had or is nonsense.
     pub fn new(shape: Shape, device: &Device) -> Result<Self> {
         let bytes = shape.size_in_bytes();
+        let no_room = || Error::Memory { what: "KV cache", bytes };
         if bytes == 0 || bytes > isize::MAX as usize {
-            return Err(Error::Memory { what: "KV cache", bytes });
+            return Err(no_room());
         }
         let dims = [shape.blocks * shape.block_size, shape.kv_heads, shape.head_dim];
-        Ok(Self {
-            keys: Tensor::zeros(&dims, device)?,
-            values: Tensor::zeros(&dims, device)?,
-            block_size: shape.block_size,
-        })
+        let zeros = || {
+            Tensor::zeros(&dims, device).map_err(|error| match error {
+                Error::Memory { .. } => no_room(),
+                other => other,
+            })
+        };
+        Ok(Self { keys: zeros()?, values: zeros()?, block_size: shape.block_size })
     }
 
     /// Tokens in a block.
@@ -157,7 +160,11 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_refused_before_memory_is_taken() {
-        let shape = Shape { blocks: usize::MAX, block_size: 16, kv_heads: 2, head_dim: 128 };
-        assert!(matches!(Layer::new(shape, &Device::cpu()), Err(Error::Memory { .. })));
+        // The first overflows, the second only has no room.
+        for (blocks, bytes) in [(usize::MAX, usize::MAX), (1 << 45, 1 << 60)] {
+            let shape = Shape { blocks, block_size: 16, kv_heads: 2, head_dim: 128 };
+            let message = Layer::new(shape, &Device::cpu()).unwrap_err().to_string();
+            assert_eq!(message, format!("KV cache: {bytes} bytes of memory could not be allocated"));
+        }
     }
 }

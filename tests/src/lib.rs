@@ -3,3 +3,4 @@
 pub mod checkpoint;
 pub mod golden;
 pub mod house;
+pub mod picture;

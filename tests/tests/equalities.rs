@@ -1,14 +1,15 @@
 //! Ways to compute the same thing that must give the same numbers.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use futures_util::StreamExt;
 use ocellus_engine::{
     Engine, Event, FinishReason, ImagePart, Message, Options, Part, PixelLimits, Request, Role, Sampling,
 };
 use ocellus_kernels::Device;
-use ocellus_tests::house::{Run, nano};
+use ocellus_tests::{
+    house::{Run, nano},
+    picture,
+};
 use ocellus_vision_encoder::{
     Tower,
     patches::{Grid, Patches},
@@ -112,27 +113,8 @@ fn no_pictures_give_no_embeddings() {
     assert_eq!(none.shape(), [0, tower.config().out_hidden_size]);
 }
 
-/// A BMP of a colour gradient.
-fn picture(height: u32, width: u32) -> Arc<[u8]> {
-    let row = (width as usize * 3).next_multiple_of(4);
-    let pixels = row * height as usize;
-    let mut bytes = b"BM".to_vec();
-    for number in [54 + pixels as u32, 0, 54, 40, width, height] {
-        bytes.extend(number.to_le_bytes());
-    }
-    bytes.extend([1, 0, 24, 0]);
-    bytes.extend([0; 24]);
-    for y in 0..height {
-        let mut line: Vec<u8> =
-            (0..width).flat_map(|x| [(x * 7) as u8, (y * 5) as u8, (x * y) as u8]).collect();
-        line.resize(row, 0);
-        bytes.extend(line);
-    }
-    bytes.into()
-}
-
 fn request(sampling: Sampling, max_tokens: usize) -> Request {
-    let image = ImagePart { bytes: picture(60, 90), limits: PixelLimits::HOSTED };
+    let image = ImagePart { bytes: picture::bmp(60, 90).into(), limits: PixelLimits::HOSTED };
     Request {
         messages: vec![Message {
             role: Role::User,

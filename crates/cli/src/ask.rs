@@ -13,6 +13,7 @@ use ocellus_engine::{
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::memory::peak_resident_bytes;
 use crate::model::ModelArguments;
 
 /// What was typed.
@@ -104,7 +105,9 @@ impl Ask {
                     text.push_str(&delta.text);
                 }
                 Event::Finished(finished) => {
-                    output.end(&self.report(&text, started.as_ref(), &finished))?;
+                    let mut report = self.report(&text, started.as_ref(), &finished);
+                    report["peak_resident_bytes"] = json!(peak_resident_bytes());
+                    output.end(&report)?;
                     return Ok(());
                 }
                 Event::Failed(error) => {

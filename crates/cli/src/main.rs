@@ -7,6 +7,7 @@
 
 mod ask;
 mod embedded;
+mod memory;
 mod model;
 mod sample_call;
 mod serve;

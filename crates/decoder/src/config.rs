@@ -50,13 +50,13 @@ impl Config {
         }
         let hidden_size = text.integer("hidden_size", 1..=65_536)?;
         let num_attention_heads = text.integer("num_attention_heads", 1..=1024)?;
+        if !text.has("head_dim") && !hidden_size.is_multiple_of(num_attention_heads) {
+            return Err(text.error("num_attention_heads", &format!("a divisor of hidden_size {hidden_size}")));
+        }
         let num_key_value_heads = text.integer_or("num_key_value_heads", num_attention_heads, 1..=1024)?;
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
             let expected = format!("a divisor of num_attention_heads {num_attention_heads}");
             return Err(text.error("num_key_value_heads", &expected));
-        }
-        if !text.has("head_dim") && !hidden_size.is_multiple_of(num_attention_heads) {
-            return Err(text.error("num_attention_heads", &format!("a divisor of hidden_size {hidden_size}")));
         }
         let head_dim = text.integer_or("head_dim", hidden_size / num_attention_heads, 2..=1024)?;
         // Newer files keep all rotary settings together; the nested and the outer object may both have them.
@@ -66,6 +66,13 @@ impl Config {
                 .object("rope_scaling")?
                 .ok_or_else(|| text.error("rope_scaling", "an object with mrope_section"))?,
         };
+        // A stretched table of frequencies would make other numbers: refused rather than ignored.
+        let kind_name = if rope.has("rope_type") { "rope_type" } else { "type" };
+        if rope.text(kind_name)?.is_some_and(|kind| !matches!(kind, "mrope" | "default")) {
+            return Err(
+                rope.error(kind_name, "\"mrope\" or \"default\": no other rotary scaling is supported")
+            );
+        }
         let theta_owner = if rope.has("rope_theta") { &rope } else { text };
         let tie_owner = if config.has("tie_word_embeddings") { config } else { text };
         Ok(Self {
@@ -80,7 +87,7 @@ impl Config {
             rope_theta: theta_owner.number_or("rope_theta", 1_000_000.0, 1.0..=1e12)? as f32,
             mrope_section: mrope_section(&rope, head_dim)?,
             tie_word_embeddings: tie_owner.boolean_or("tie_word_embeddings", false)?,
-            max_position_embeddings: text.integer_or("max_position_embeddings", 32_768, 1..=16_777_216)?,
+            max_position_embeddings: text.integer_or("max_position_embeddings", 32_768, 2..=16_777_216)?,
         })
     }
 }

@@ -49,25 +49,27 @@ impl Decoder {
         config: &Config,
         device: &Device,
     ) -> Result<Self, ocellus_weights::Error> {
-        let reason = format!("config.json says hidden_size {}", config.hidden_size);
-        let scope = loader.scope_any(&["model.language_model", "model"])?.because(reason.clone());
-        let embed_tokens = scope.embedding("embed_tokens", config.vocab_size, config.hidden_size)?;
+        let Config { hidden_size, vocab_size, num_hidden_layers, .. } = *config;
+        let table = format!("config.json says vocab_size {vocab_size} and hidden_size {hidden_size}");
+        let scope = loader.scope_any(&["model.language_model", "model"])?.because(format!(
+            "config.json says num_hidden_layers {num_hidden_layers} and hidden_size {hidden_size}"
+        ));
+        let embed_tokens = scope.because(table.clone()).embedding("embed_tokens", vocab_size, hidden_size)?;
         let lm_head = if config.tie_word_embeddings {
             // Some files hold a copy of the tied table.
             loader.ignore(|name| name == "lm_head.weight");
             embed_tokens.as_linear()
         } else {
-            let shape =
-                LinearShape { out_features: config.vocab_size, in_features: config.hidden_size, bias: false };
-            loader.root().because(reason).linear("lm_head", shape)?
+            let shape = LinearShape { out_features: vocab_size, in_features: hidden_size, bias: false };
+            loader.root().because(table).linear("lm_head", shape)?
         };
         Ok(Self {
             device: device.clone(),
             embed_tokens,
-            layers: (0..config.num_hidden_layers)
+            layers: (0..num_hidden_layers)
                 .map(|i| Layer::load(&scope.scope(&format!("layers.{i}")), config))
                 .collect::<Result<_, _>>()?,
-            norm: scope.vector("norm.weight", config.hidden_size)?,
+            norm: scope.vector("norm.weight", hidden_size)?,
             lm_head,
             config: config.clone(),
         })
@@ -231,6 +233,10 @@ struct Attention {
 impl Attention {
     fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
         let &Config { hidden_size, num_attention_heads, num_key_value_heads, head_dim, .. } = config;
+        let scope = scope.because(format!(
+            "config.json says hidden_size {hidden_size}, {num_attention_heads} heads and {num_key_value_heads} of keys \
+             and values, each {head_dim} wide"
+        ));
         let input =
             |heads| LinearShape { out_features: heads * head_dim, in_features: hidden_size, bias: true };
         let output = LinearShape {
@@ -279,6 +285,8 @@ impl Mlp {
     fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
         let shape = |out_features, in_features| LinearShape { out_features, in_features, bias: false };
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let scope =
+            scope.because(format!("config.json says hidden_size {hidden} and intermediate_size {inner}"));
         Ok(Self {
             gate_proj: scope.linear("gate_proj", shape(inner, hidden))?,
             up_proj: scope.linear("up_proj", shape(inner, hidden))?,

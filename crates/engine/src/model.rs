@@ -8,7 +8,7 @@ use ocellus_weights::{
     fields::{FieldError, Fields},
 };
 
-use crate::{LoadError, PadTokens, Sampling, Tokenizer};
+use crate::{LoadError, PadTokens, Sampling, Tokenizer, template};
 
 /// Everything that was loaded from one checkpoint.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ impl Model {
         let preprocessor = optional(source, "preprocessor_config.json")?;
         let normalization = config::normalization(&preprocessor, &vision_config.geometry)?;
         let tokenizer = Tokenizer::load(source)?;
+        check_vocabulary(&tokenizer, decoder_config.vocab_size)?;
         let pads = pads(&fields, &tokenizer, decoder_config.vocab_size)?;
         let generation = optional(source, "generation_config.json")?;
         let eos_token_ids = eos_token_ids(&generation, &fields, decoder_config.vocab_size)?;
@@ -107,6 +108,23 @@ fn optional(source: &Source, file: &'static str) -> Result<Fields, LoadError> {
     Ok(Fields::parse(file, text.as_deref().unwrap_or("{}"))?)
 }
 
+/// Refuses a tokenizer of another model, whose ids would have no embedding, or which the template has no tokens of.
+fn check_vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(), LoadError> {
+    let ids = tokenizer.vocab_size();
+    if ids > vocab_size {
+        return Err(LoadError::Contradiction(format!(
+            "the tokenizer has ids up to {}, expected less than {vocab_size} (vocab_size in config.json)",
+            ids - 1
+        )));
+    }
+    match template::CONTROLS.iter().find(|name| tokenizer.control(name).is_none()) {
+        Some(name) => Err(LoadError::Contradiction(format!(
+            "the tokenizer has no added token {name}, which the chat template needs"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn pads(config: &Fields, tokenizer: &Tokenizer, vocab_size: usize) -> Result<PadTokens, LoadError> {
     let id = |field: &str, token: &str| -> Result<u32, LoadError> {
         let id = config.integer(field, 0..=vocab_size - 1)? as u32;
@@ -134,8 +152,13 @@ fn eos_token_ids(generation: &Fields, config: &Fields, vocab_size: usize) -> Res
     let range = 0..=vocab_size - 1;
     let ids = match owner.integer(FIELD, range.clone()) {
         Ok(id) => vec![id],
-        Err(_) => owner.integers(FIELD, range)?.unwrap_or_default(),
+        Err(_) => owner.integers(FIELD, range.clone()).ok().flatten().unwrap_or_default(),
     };
+    // Without one, every answer would go on to the end of the context.
+    if ids.is_empty() {
+        let expected = format!("an integer from 0 to {}, or a list of such", range.end());
+        return Err(owner.error(FIELD, &expected));
+    }
     Ok(ids.into_iter().map(|id| id as u32).collect())
 }
 

@@ -49,6 +49,10 @@ pub enum MediaKind {
     Video,
 }
 
+/// Every control token that a rendering may have. A vocabulary without one of them belongs to another model.
+pub(crate) const CONTROLS: [&str; 6] =
+    ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<tool_call>", "</tool_call>"];
+
 const DEFAULT_SYSTEM: &str = "You are a helpful assistant.";
 
 const TOOLS_BEFORE: &str = "\n\n# Tools\n\n\

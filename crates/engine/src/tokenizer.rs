@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Error;
 
@@ -48,7 +48,14 @@ impl Tokenizer {
     /// Reads `tokenizer.json`, or `vocab.json`, `merges.txt` and `tokenizer_config.json` where that is
     /// absent.
     pub fn load(source: &ocellus_weights::Source) -> Result<Self, Error> {
-        let read = |file: &str| source.read_text(file).map_err(|error| fault(file, error));
+        let read = |file: &str| {
+            source.read_text(file).map_err(|error| match error {
+                ocellus_weights::Error::File { file, found, expected } => {
+                    fault(&file, format!("{found}, expected {expected}"))
+                }
+                other => fault(file, other),
+            })
+        };
         if let Some(json) = read("tokenizer.json")? {
             return Self::from_json(&json);
         }
@@ -110,6 +117,7 @@ impl Tokenizer {
             })?;
             tokens.insert(file, token, id, bytes)?;
         }
+        let merges = merges(file, &model["merges"], vocab)?;
         let mut controls = HashMap::with_capacity(added.len());
         for AddedToken { id, content, special } in added {
             // A special token is never shown in an answer.
@@ -148,7 +156,7 @@ impl Tokenizer {
                 "type": "BPE",
                 "ignore_merges": model["ignore_merges"] == true,
                 "vocab": vocab,
-                "merges": model["merges"],
+                "merges": merges,
             },
         });
         let plain = serde_json::from_value(plain).map_err(|error| fault(file, error))?;
@@ -403,6 +411,37 @@ fn check_model(file: &str, model: &Value) -> Result<(), Error> {
     Ok(())
 }
 
+/// The pairs of tokens that become one, first come, first served. Files of two ages spell them as `"a b"` and as
+/// `["a", "b"]`.
+fn merges<'a>(file: &str, merges: &'a Value, vocab: &Map<String, Value>) -> Result<Vec<[&'a str; 2]>, Error> {
+    let Value::Array(entries) = merges else {
+        return Err(fault(file, format!("model.merges is {}, expected a list", excerpt(merges))));
+    };
+    let pair = |entry: &'a Value| match entry {
+        Value::String(text) => text.split_once(' ').map(|(left, right)| [left, right]),
+        Value::Array(tokens) => match &tokens[..] {
+            [Value::String(left), Value::String(right)] => Some([left.as_str(), right.as_str()]),
+            _ => None,
+        },
+        _ => None,
+    };
+    let known = |[left, right]: &[&str; 2]| {
+        vocab.contains_key(*left)
+            && vocab.contains_key(*right)
+            && vocab.contains_key(&[*left, *right].concat())
+    };
+    let checked = entries.iter().enumerate().map(|(index, entry)| {
+        pair(entry).filter(known).ok_or_else(|| {
+            let found = excerpt(entry);
+            fault(
+                file,
+                format!("merge {index} is {found}, expected two tokens of the vocabulary that make a third"),
+            )
+        })
+    });
+    checked.collect()
+}
+
 /// The start of a JSON value, for messages.
 fn excerpt(value: &Value) -> String {
     let text = value.to_string();
@@ -413,7 +452,7 @@ fn excerpt(value: &Value) -> String {
 }
 
 fn parse(file: &str, json: &str) -> Result<Value, Error> {
-    serde_json::from_str(json).map_err(|error| fault(file, error))
+    serde_json::from_str(json).map_err(|error| fault(file, format!("the content is not JSON ({error})")))
 }
 
 fn fault(file: &str, reason: impl ToString) -> Error {

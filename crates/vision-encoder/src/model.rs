@@ -43,17 +43,22 @@ impl Tower {
     /// # Errors
     /// When a tensor is missing or its shape is not what `config` says.
     pub fn load(scope: &Scope<'_>, config: &Config, device: &Device) -> Result<Self, ocellus_weights::Error> {
-        let Config { hidden_size, geometry, .. } = *config;
-        let scope = scope.because(format!("config.json says vision hidden_size {hidden_size}"));
+        let Config { hidden_size, depth, geometry, .. } = *config;
+        let scope =
+            scope.because(format!("config.json says vision depth {depth} and hidden_size {hidden_size}"));
+        let patches = scope.because(format!(
+            "config.json says vision hidden_size {hidden_size}, patch_size {} and temporal_patch_size {}",
+            geometry.patch_size, geometry.temporal_patch_size
+        ));
         // A convolution that sees each pixel once is a matrix product over flattened patches.
         let kernel =
             [hidden_size, CHANNELS, geometry.temporal_patch_size, geometry.patch_size, geometry.patch_size];
-        let blocks = (0..config.depth)
+        let blocks = (0..depth)
             .map(|i| Block::load(&scope.scope(&format!("blocks.{i}")), config))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             device: device.clone(),
-            patch_embed: scope.linear_flattened("patch_embed.proj", &kernel)?,
+            patch_embed: patches.linear_flattened("patch_embed.proj", &kernel)?,
             blocks,
             merger: Merger::load(&scope.scope("merger"), config)?,
             config: config.clone(),
@@ -194,6 +199,8 @@ impl Mlp {
     fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
         let shape = |out_features, in_features| LinearShape { out_features, in_features, bias: true };
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let scope = scope
+            .because(format!("config.json says vision hidden_size {hidden} and intermediate_size {inner}"));
         Ok(Self {
             gate_proj: scope.linear("gate_proj", shape(inner, hidden))?,
             up_proj: scope.linear("up_proj", shape(inner, hidden))?,
@@ -219,6 +226,10 @@ struct Merger {
 impl Merger {
     fn load(scope: &Scope<'_>, config: &Config) -> Result<Self, ocellus_weights::Error> {
         let merged_width = config.hidden_size * config.geometry.merge_size.pow(2);
+        let scope = scope.because(format!(
+            "config.json says vision hidden_size {}, spatial_merge_size {} and out_hidden_size {}",
+            config.hidden_size, config.geometry.merge_size, config.out_hidden_size
+        ));
         let shape = |out_features| LinearShape { out_features, in_features: merged_width, bias: true };
         Ok(Self {
             ln_q: scope.vector("ln_q.weight", config.hidden_size)?,

@@ -67,7 +67,10 @@ impl Fields {
     /// # Errors
     /// [`FieldError`] when it is missing, not an integer, or out of range.
     pub fn integer(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize, FieldError> {
-        let expected = || format!("an integer from {} to {}", range.start(), range.end());
+        let expected = || match (range.start(), range.end()) {
+            (only, last) if only == last => only.to_string(),
+            (first, last) => format!("an integer from {first} to {last}"),
+        };
         self.get(name)
             .and_then(Value::as_u64)
             .and_then(|n| usize::try_from(n).ok())

@@ -1,10 +1,11 @@
 //! `write-checkpoint`: writes a checkpoint with random weights, of any size, in the official layout.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use ocellus_tests::checkpoint::{
     ConfigLayout, DEFAULT_SEED, Files, Naming, PRESETS, Recipe, StoredType, Tokenizer,
@@ -13,15 +14,14 @@ use ocellus_tests::checkpoint::{
 /// Write a checkpoint with random weights in the official layout.
 ///
 /// The same preset and seed give the same bytes on every machine.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
+#[command(override_usage = "write-checkpoint [OPTIONS] PRESET FOLDER\n       \
+                            write-checkpoint [OPTIONS] --from-config FILE FOLDER\n       \
+                            write-checkpoint --list")]
 struct Arguments {
-    /// nano, tiny, small, 3b, 7b, 32b or 72b; not with --from-config
-    #[arg(required_unless_present_any = ["list", "from_config"])]
-    preset: Option<String>,
-
-    /// The folder to write
-    #[arg(required_unless_present = "list")]
-    folder: Option<PathBuf>,
+    /// The preset (nano, tiny, small, 3b, 7b, 32b or 72b), unless --from-config stands for it, and the folder to write
+    #[arg(value_name = "PRESET FOLDER", hide_possible_values = true)]
+    words: Vec<PathBuf>,
 
     /// List the presets with their sizes
     #[arg(long)]
@@ -31,8 +31,8 @@ struct Arguments {
     #[arg(long, default_value_t = DEFAULT_SEED)]
     seed: u64,
 
-    /// Take the dimensions from this config.json instead of a preset; the folder is then the only argument
-    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
+    /// Take the dimensions from this config.json in place of a preset
+    #[arg(long, value_name = "FILE")]
     from_config: Option<PathBuf>,
 
     /// The names of the tensors: as published, or as newer libraries save them
@@ -69,7 +69,7 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
-    let (recipe, folder) = read(arguments)?;
+    let (recipe, folder) = arguments.read()?;
     let plan = recipe.plan()?;
     let style = "{bytes:>11} of {total_bytes} {wide_bar} {binary_bytes_per_sec}, {eta} left";
     let bar = ProgressBar::new(plan.bytes).with_style(ProgressStyle::with_template(style)?);
@@ -83,27 +83,101 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn read(arguments: Arguments) -> Result<(Recipe, PathBuf)> {
-    let (recipe, folder) = match arguments.from_config {
-        Some(path) => {
-            let config = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            // The only positional argument is the folder.
-            (Recipe::from_config(&config), arguments.preset.map(PathBuf::from))
+impl Arguments {
+    /// What to write, and where. Words that can't be meant end the process as a wrong flag does.
+    fn read(self) -> Result<(Recipe, PathBuf)> {
+        let (dimensions, folder) = self.meaning().unwrap_or_else(|error| error.exit());
+        let recipe = match dimensions {
+            Dimensions::Preset(name) => Recipe::preset(&name)?,
+            Dimensions::Config(path) => {
+                let config = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                Recipe::from_config(&config)
+            }
+        };
+        let recipe = Recipe {
+            seed: self.seed,
+            naming: self.naming,
+            config_layout: self.config,
+            stored_type: self.dtype,
+            files: match self.shard_bytes {
+                _ if self.single_file => Files::One,
+                Some(bytes) => Files::OfBytes(bytes),
+                None => Files::Several,
+            },
+            tokenizer: self.tokenizer.map_or(recipe.tokenizer.clone(), Tokenizer::Folder),
+            ..recipe
+        };
+        Ok((recipe, folder))
+    }
+
+    /// Which of the two forms was typed.
+    fn meaning(&self) -> Result<(Dimensions, PathBuf), clap::Error> {
+        match (&self.words[..], &self.from_config) {
+            ([preset, folder], None) => {
+                Ok((Dimensions::Preset(preset.to_string_lossy().into_owned()), folder.clone()))
+            }
+            ([folder], Some(config)) => Ok((Dimensions::Config(config.clone()), folder.clone())),
+            (words, config) => {
+                let wanted = if config.is_some() { "FOLDER alone" } else { "PRESET and FOLDER" };
+                let message = format!("{} words, expected {wanted}", words.len());
+                Err(Self::command().error(ErrorKind::WrongNumberOfValues, message))
+            }
         }
-        None => (Recipe::preset(&arguments.preset.unwrap_or_default())?, arguments.folder),
-    };
-    let recipe = Recipe {
-        seed: arguments.seed,
-        naming: arguments.naming,
-        config_layout: arguments.config,
-        stored_type: arguments.dtype,
-        files: match arguments.shard_bytes {
-            _ if arguments.single_file => Files::One,
-            Some(bytes) => Files::OfBytes(bytes),
-            None => Files::Several,
-        },
-        tokenizer: arguments.tokenizer.map_or(recipe.tokenizer.clone(), Tokenizer::Folder),
-        ..recipe
-    };
-    Ok((recipe, folder.context("which folder to write is missing")?))
+    }
+}
+
+/// Where the dimensions come from.
+#[derive(Debug, PartialEq)]
+enum Dimensions {
+    /// A preset's name.
+    Preset(String),
+    /// A config.json.
+    Config(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(line: &str) -> Result<(Dimensions, PathBuf), String> {
+        let typed = Arguments::try_parse_from(line.split(' ').filter(|word| !word.is_empty()));
+        typed.and_then(|typed| typed.meaning()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_config_stands_for_the_preset() {
+        let check = |line: &str, dimensions| {
+            assert_eq!(meaning(line), Ok((dimensions, PathBuf::from("out"))), "{line}");
+        };
+        let config = || Dimensions::Config("a.json".into());
+        check("write nano out", Dimensions::Preset("nano".into()));
+        check("write nano out --seed 7", Dimensions::Preset("nano".into()));
+        check("write --from-config a.json out", config());
+        check("write out --from-config a.json", config());
+        check("write --seed 7 --from-config=a.json --single-file out", config());
+    }
+
+    #[test]
+    fn too_few_and_too_many_words_are_refused() {
+        let check = |line: &str, expected: &str| {
+            let message = meaning(line).expect_err(line);
+            assert!(message.contains(expected), "{line}: {message}");
+        };
+        check("write", "0 words, expected PRESET and FOLDER");
+        check("write nano", "1 words, expected PRESET and FOLDER");
+        check("write nano out more", "3 words, expected PRESET and FOLDER");
+        check("write --from-config a.json", "0 words, expected FOLDER alone");
+        check("write nano out --from-config a.json", "2 words, expected FOLDER alone");
+        check("write nano out --single-file --shard-bytes 5", "cannot be used with");
+    }
+
+    #[test]
+    fn a_checkpoint_is_written_from_a_config() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/odd/config.json");
+        let words = ["write", "--from-config", config, folder.path().to_str().unwrap()];
+        let (recipe, to) = Arguments::try_parse_from(words).unwrap().read().unwrap();
+        recipe.write(&to, &mut |_| {}).unwrap();
+        assert!(folder.path().join("config.json").exists());
+    }
 }

@@ -34,12 +34,15 @@ fn calls(says: &str, calls: &[(&str, Value)]) -> Message {
     Message { tool_calls: tool_calls.collect(), ..Message::text(Role::Assistant, says) }
 }
 
-/// Renders to text, and checks that no two texts follow one another.
+/// Renders to text, and checks that no two texts follow one another and that loading asked for all control tokens.
 fn check(conversation: Conversation<'_>, expected: &str) {
     let segments = conversation.segments().unwrap();
     assert_eq!(segments.iter().map(ToString::to_string).collect::<String>(), expected);
     for pair in segments.windows(2) {
         assert!(!matches!(pair, [Segment::Text(_), Segment::Text(_)]), "{pair:?}");
+    }
+    for segment in &segments {
+        assert!(!matches!(segment, Segment::Control(name) if !CONTROLS.contains(name)), "{segment:?}");
     }
 }
 
