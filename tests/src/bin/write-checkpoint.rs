@@ -20,7 +20,7 @@ use ocellus_tests::checkpoint::{
                             write-checkpoint --list")]
 struct Arguments {
     /// The preset (nano, tiny, small, 3b, 7b, 32b or 72b), unless --from-config stands for it, and the folder to write
-    #[arg(value_name = "PRESET FOLDER", hide_possible_values = true)]
+    #[arg(value_name = "PRESET FOLDER")]
     words: Vec<PathBuf>,
 
     /// List the presets with their sizes

@@ -159,7 +159,7 @@ fn three_files_say_the_same_as_one() {
     assert_eq!(tokenizer.vocab_size(), Tokenizer::from_json(&json.to_string()).unwrap().vocab_size());
     // The one file is preferred, even where it is broken.
     let error = load(&[files[0], files[1], files[2], ("tokenizer.json", b"{")]).unwrap_err();
-    assert!(error.to_string().starts_with("tokenizer.json: EOF"), "{error}");
+    assert!(error.to_string().starts_with("tokenizer.json: the content is not JSON (EOF"), "{error}");
     for missing in 0..3 {
         let rest: Vec<_> = files.iter().copied().filter(|file| file.0 != files[missing].0).collect();
         let error = load(&rest).unwrap_err().to_string();
@@ -174,7 +174,7 @@ fn three_files_say_the_same_as_one() {
 fn refuses_broken_files() {
     /// Where the file is changed, to what, and the end of the message.
     type Fault = (&'static str, Value, &'static str);
-    let table: [Fault; 19] = [
+    let table: [Fault; 23] = [
         ("/normalizer", json!(null), "normalizer is null, expected NFC"),
         ("/normalizer/type", json!("NFKC"), r#"normalizer is {"type":"NFKC"}, expected NFC"#),
         ("/pre_tokenizer", json!(7), "pre_tokenizer is 7, expected a sequence of Split and ByteLevel"),
@@ -198,7 +198,27 @@ fn refuses_broken_files() {
             "token \"a\" has id 4000000000, expected a number up to 4194304",
         ),
         ("/model/vocab/b", json!(97), "token \"b\" has id 97, which another one has too"),
-        ("/model/merges", json!(["x y"]), "Token `xy` out of vocabulary"),
+        ("/model/merges", json!("a b"), "model.merges is \"a b\", expected a list"),
+        (
+            "/model/merges",
+            json!(["x y"]),
+            "is \"x y\", expected two tokens of the vocabulary that make a third",
+        ),
+        (
+            "/model/merges",
+            json!(["xy"]),
+            "is \"xy\", expected two tokens of the vocabulary that make a third",
+        ),
+        (
+            "/model/merges",
+            json!([["x"]]),
+            "is [\"x\"], expected two tokens of the vocabulary that make a third",
+        ),
+        (
+            "/model/merges",
+            json!([7]),
+            "merge 0 is 7, expected two tokens of the vocabulary that make a third",
+        ),
         ("/added_tokens", json!({}), "added_tokens is not a list"),
         ("/added_tokens/0/content", json!(""), r#"found {"id":256,"content":"","special":true}"#),
         ("/added_tokens/0/content", json!("<|im_start|>"), "added token \"<|im_start|>\" is there twice"),
