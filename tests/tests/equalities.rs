@@ -196,7 +196,7 @@ async fn a_stop_text_ends_the_answer_before_it() {
     let middle = characters.len() / 2;
     let stop: String = characters[middle..middle + 5].iter().collect();
     let mut request = request(Sampling::default(), 24);
-    request.stop = vec![stop.clone()];
+    request.stop = vec![stop.as_str().into()];
     let (text, reason, _) = answer(&engine, request).await;
     assert_eq!(reason, FinishReason::Stop);
     assert_eq!(text, whole[..whole.find(&stop).unwrap()]);

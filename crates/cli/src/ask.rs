@@ -199,7 +199,7 @@ fn tokens_per_second(completion_tokens: usize, decode: Duration) -> Option<f64> 
     (!decode.is_zero()).then(|| further as f64 / decode.as_secs_f64())
 }
 
-fn read_picture(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read_picture(path: &Path) -> anyhow::Result<Vec<u8>> {
     let read = || -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(path)?.take(LONGEST_FILE_BYTES + 1).read_to_end(&mut bytes)?;

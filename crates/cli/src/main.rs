@@ -6,17 +6,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod ask;
+mod count;
 mod embedded;
+mod log;
 mod memory;
 mod model;
 mod sample_call;
 mod serve;
+mod settings;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// A local inference engine for Qwen2.5-VL: pictures and questions in, answers out.
 #[derive(Debug, Parser)]
@@ -32,6 +34,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Ask one question about pictures, and read the answer here.
     Ask(ask::Arguments),
+    /// Count the tokens that pictures take.
+    Count(count::Arguments),
 }
 
 /// Why a command failed.
@@ -49,13 +53,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    start_log();
-    let done = match arguments.command {
-        Command::Serve(typed) => typed.parse().and_then(serve::Serve::apply),
-        Command::Ask(typed) => typed.parse().and_then(ask::Ask::apply),
-    };
-    let (status, message) = match done {
+    let (status, message) = match run() {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => (2, message),
         Err(Failure::Failed(error)) => (1, format!("{error:#}")),
@@ -66,16 +64,50 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// The log goes to the standard error stream. `OCELLUS_LOG` chooses what, in the syntax of `tracing`'s `EnvFilter`.
-fn start_log() {
-    let filter =
-        EnvFilter::try_from_env("OCELLUS_LOG").unwrap_or_else(|_| EnvFilter::new("warn,ocellus_server=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+fn run() -> Result<(), Failure> {
+    match Arguments::read()? {
+        Command::Serve(typed) => {
+            log::start(typed.log_format());
+            typed.parse().and_then(serve::Serve::apply)
+        }
+        Command::Ask(typed) => {
+            log::start(log::LogFormat::Text);
+            typed.parse().and_then(ask::Ask::apply)
+        }
+        Command::Count(typed) => typed.apply(),
+    }
+}
+
+impl Arguments {
+    /// Reads what was typed, with the file of settings that it may name. Ends the process for `--help`, for what
+    /// clap refuses, and after `--print-config`.
+    fn read() -> Result<Command, Failure> {
+        let mut command = Self::command();
+        if let Some(serve) = command.find_subcommand("serve").cloned() {
+            command = command.mut_subcommand("serve", |_| settings::with_environment(serve));
+        }
+        let mut matches = command.clone().get_matches();
+        if let Command::Serve(typed) = Self::from_arg_matches(&matches)?.command
+            && let Some(path) = typed.config
+            && let Some(serve) = command.find_subcommand("serve").cloned()
+        {
+            let serve = settings::with_file(serve, &path).map_err(Failure::Usage)?;
+            command = command.mut_subcommand("serve", |_| serve);
+            matches = command.clone().get_matches();
+        }
+        let read = Self::from_arg_matches(&matches)?.command;
+        if let Command::Serve(typed) = &read
+            && typed.print_config
+            && let (Some(serve), Some(matches)) =
+                (command.find_subcommand("serve"), matches.subcommand_matches("serve"))
+        {
+            let text = settings::print(serve, matches);
+            typed.clone().parse()?;
+            std::io::stdout().write_all(text.as_bytes())?;
+            std::process::exit(0);
+        }
+        Ok(read)
+    }
 }
 
 #[cfg(test)]

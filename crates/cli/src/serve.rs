@@ -2,18 +2,23 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ocellus_server::fetch::{AllowedHost, Limits, Policy};
-use ocellus_server::{Bind, Error, Keys, ModelNames, Settings, State, app, serve};
+use ocellus_server::{
+    Bind, Error, Keys, MediaRoot, ModelNames, PublicUrl, SamplingDefaults, Settings, State, app, serve,
+    starting,
+};
 
 use crate::Failure;
+use crate::log::LogFormat;
 use crate::model::ModelArguments;
 use crate::sample_call;
 
 /// What was typed.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -47,9 +52,47 @@ pub(crate) struct Arguments {
     /// Most seconds that fetching one picture may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     media_timeout: u64,
+    /// Where clients reach this server if something in between changes its address; DashScope's SDK uploads local files
+    /// there.
+    #[arg(long, value_name = "URL")]
+    public_url: Option<PublicUrl>,
+    /// Let requests name files below this folder, as file:///…
+    #[arg(long, value_name = "DIR")]
+    media_root: Option<PathBuf>,
+    /// Use no network but the connections of clients: nothing is fetched, whatever --media-fetch says.
+    #[arg(long)]
+    offline: bool,
+    /// Whose sampling defaults hold for requests that name none: the checkpoint's own, or the hosted service's.
+    #[arg(long, value_enum, default_value_t)]
+    defaults: Defaults,
+    /// Say nothing in answers that the dialects don't know, such as the sizes of pictures.
+    #[arg(long)]
+    no_extensions: bool,
     /// Most tokens of an answer; also its length when a request names none.
     #[arg(long, value_name = "TOKENS", default_value_t = 8192, value_parser = at_least_one)]
     max_completion_tokens: usize,
+    /// Seconds that running answers get to finish after the signal to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    drain_timeout: u64,
+    /// How lines of the log are written.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// File with settings: each is a flag's long name and its value, as --print-config writes them. A flag wins over
+    /// the environment (OCELLUS_PORT for --port, and so on), that over the file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the settings in effect as such a file, and stop.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Defaults {
+    /// The checkpoint's own (generation_config.json).
+    #[default]
+    Weights,
+    /// The hosted service's.
+    Hosted,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -72,12 +115,14 @@ pub(crate) struct Serve {
     name: String,
     bind: Bind,
     settings: Settings,
+    drain: Duration,
 }
 
-/// How long running answers may take to finish after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(30);
-
 impl Arguments {
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
     pub(crate) fn parse(self) -> Result<Serve, Failure> {
         let usage = |message: &str| Err(Failure::Usage(message.to_owned()));
         let name = self.model_name.unwrap_or_else(|| self.model.name());
@@ -99,6 +144,9 @@ impl Arguments {
             (MediaFetch::Off, true) => Policy::Off,
             (MediaFetch::Any, true) => Policy::Any,
         };
+        let media_fetch = if self.offline { Policy::Off } else { media_fetch };
+        let media_root = self.media_root.as_deref().map(MediaRoot::new).transpose();
+        let media_root = media_root.map_err(|error| Failure::Usage(error.to_string()))?;
         let file_timeout = Duration::from_secs(self.media_timeout);
         let names = ModelNames::own(name.clone());
         let names = if self.no_hosted_names { names } else { names.with_hosted_names() };
@@ -106,11 +154,19 @@ impl Arguments {
             names: self.alias.into_iter().fold(names, ModelNames::with_alias),
             keys: Keys::new(self.api_key.iter().map(String::as_str)),
             media_fetch,
+            media_root,
+            extensions: !self.no_extensions,
+            sampling_defaults: match self.defaults {
+                Defaults::Weights => SamplingDefaults::Weights,
+                Defaults::Hosted => SamplingDefaults::Hosted,
+            },
             media_limits: Limits { file_timeout, request_timeout: file_timeout * 4, ..Limits::default() },
+            public_url: self.public_url,
             max_completion_tokens: self.max_completion_tokens,
         };
         let bind = Bind { host: self.host, port: self.port, allow_no_key: self.allow_no_key };
-        Ok(Serve { model: self.model, name, bind, settings })
+        let drain = Duration::from_secs(self.drain_timeout);
+        Ok(Serve { model: self.model, name, bind, settings, drain })
     }
 }
 
@@ -123,15 +179,25 @@ impl Serve {
         })?;
         let address = listener.local_addr()?;
         let with_key = !self.settings.keys.is_empty();
-        let state = State::new(Arc::new(self.model.load()?), self.settings)?;
+        let (router, opening) = starting();
+        let Self { model, name, settings, drain, .. } = self;
 
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let stop = stop_signal()?;
-            announce(&sample_call::text(&url(address), &self.name, with_key));
-            serve(listener, app(state), DRAIN, stop).await?;
-            Ok(())
-        })
+        let served = runtime.block_on(async {
+            let mut serving = tokio::spawn(serve(listener, router, drain, stop_signal(drain)?));
+            let mut loading = tokio::task::spawn_blocking(move || model.load());
+            let engine = tokio::select! {
+                // Stopped, or no longer able to accept connections, before there was a model.
+                served = &mut serving => return Ok(served??),
+                loaded = &mut loading => loaded??,
+            };
+            opening.open(app(State::new(Arc::new(engine), settings)?));
+            announce(&sample_call::text(&url(address), &name, with_key));
+            Ok(serving.await??)
+        });
+        // A model that is still being loaded, or an answer that was cut off, must not hold the process up.
+        runtime.shutdown_background();
+        served
     }
 }
 
@@ -151,7 +217,7 @@ fn url(address: SocketAddr) -> String {
 }
 
 /// Is over after the first Ctrl-C or SIGTERM. A second one ends the process where it stands.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+fn stop_signal(drain: Duration) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut signals = async move || {
@@ -165,7 +231,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     };
     Ok(async move {
         signals().await;
-        tracing::warn!("stopping: running answers have {} s; a second signal ends them", DRAIN.as_secs());
+        tracing::warn!("stopping: running answers have {} s; a second signal ends them", drain.as_secs());
         tokio::spawn(async move {
             signals().await;
             std::process::exit(1);
@@ -236,6 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn what_operators_decide() {
+        let serve = parse("").unwrap();
+        assert_eq!((serve.drain, serve.settings.media_root), (Duration::from_secs(30), None));
+        assert_eq!(serve.settings.sampling_defaults, SamplingDefaults::Weights);
+        let serve = parse("--drain-timeout 0 --defaults hosted --media-root .").unwrap();
+        assert_eq!(serve.drain, Duration::ZERO);
+        assert_eq!(serve.settings.media_root, Some(MediaRoot::new(".".as_ref()).unwrap()));
+        assert_eq!(serve.settings.sampling_defaults, SamplingDefaults::Hosted);
+        assert_eq!(parse("--offline --media-fetch any").unwrap().settings.media_fetch, Policy::Off);
+        refused("--drain-timeout 3601", "3601 is not in 0..=3600");
+        refused("--media-root /no/such/folder", "--media-root /no/such/folder: ");
+        refused("--defaults mine", "possible values: weights, hosted");
+        refused("--log-format xml", "possible values: text, json");
+    }
+
+    #[test]
     fn arguments_that_can_t_be_meant() {
         refused("--port 65536", "65536");
         refused("--port x", "invalid value 'x'");
@@ -244,6 +326,7 @@ mod tests {
         refused("--media-allow example.org", "only with --media-fetch allow-list");
         refused("--media-fetch allow-list --media-allow http://x", "is not a host");
         refused("--media-timeout 0", "0 is not in 1..=3600");
+        refused("--public-url example.org", "is not a URL");
         refused("--max-completion-tokens 0", "expected a number from 1");
         refused("--api-key=", "--api-key must be visible ASCII");
         refused("--api-key schlüssel", "--api-key must be visible ASCII");

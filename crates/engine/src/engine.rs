@@ -18,7 +18,8 @@ use ocellus_weights::Source;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Error, Event, LoadError, Model, Progress, Request, Sampling,
+    Error, Event, Load, LoadError, Model, Progress, Request, Sampling, Started,
+    load::LoadCounters,
     prepare::{Bounds, Prepared},
     runner::{self, Job, RunnerOptions},
 };
@@ -32,11 +33,16 @@ pub struct Engine {
 
 struct Shared {
     info: Info,
+    /// For counting requests without running them.
+    model: Arc<Model>,
+    bounds: Bounds,
     /// Requests on their way to the prepare threads.
     requests: mpsc::Sender<Submitted>,
     /// Requests that were submitted and have not started on the device yet.
     waiting: Arc<AtomicUsize>,
     queue_limit: usize,
+    /// Written by the device's thread.
+    load: Arc<LoadCounters>,
 }
 
 /// How a model is loaded and what it may use.
@@ -87,6 +93,8 @@ struct Submitted {
     request: Request,
     events: UnboundedSender<Event>,
     waiting: Waiting,
+    /// What the caller logs under.
+    span: tracing::Span,
 }
 
 /// Counts a request as waiting for as long as it lives.
@@ -143,7 +151,9 @@ impl Engine {
             context_tokens: wanted,
             prefill_chunk: options.prefill_chunk.max(1),
             queue_limit: options.queue_limit,
+            load: Arc::new(LoadCounters::new(wanted.div_ceil(BLOCK_SIZE))),
         };
+        let load = runner_options.load.clone();
         let jobs = runner::start(model.clone(), &runner_options)?;
         let bounds = Bounds { media: options.media_budget, prompt_tokens: wanted - 1 };
         let (requests, queue) = mpsc::channel::<Submitted>();
@@ -156,7 +166,7 @@ impl Engine {
         }
         let waiting = Arc::new(AtomicUsize::new(0));
         let queue_limit = options.queue_limit;
-        Ok(Self { shared: Arc::new(Shared { info, requests, waiting, queue_limit }) })
+        Ok(Self { shared: Arc::new(Shared { info, model, bounds, requests, waiting, queue_limit, load }) })
     }
 
     /// Starts an answer. The first event is [`Event::Started`] or [`Event::Failed`]; dropping the stream cancels
@@ -169,12 +179,28 @@ impl Engine {
             // The receiver is held right here, so nothing can be lost.
             let _ = events.send(Event::Failed(Error::Busy { waiting: before }));
         } else if let Err(mpsc::SendError(lost)) =
-            self.shared.requests.send(Submitted { request, events, waiting })
+            self.shared.requests.send(Submitted { request, events, waiting, span: tracing::Span::current() })
         {
             let error = Error::Internal("the threads that prepare requests have ended".to_owned());
             let _ = lost.events.send(Event::Failed(error));
         }
         Events { receiver }
+    }
+
+    /// Counts the tokens of a request without answering it: its pictures are decoded and its text is tokenized, here
+    /// on the caller's thread, but the model is not asked.
+    ///
+    /// # Errors
+    /// What [`Event::Failed`] would say to this request.
+    pub fn count(&self, request: &Request) -> Result<Started, Error> {
+        let Shared { model, bounds, .. } = &*self.shared;
+        let prepared = runner::contained(|| Prepared::new(request, model, bounds))?;
+        Ok(Started { prompt: prepared.prompt.tokens, media: prepared.sizes })
+    }
+
+    /// How busy it is at this moment.
+    pub fn load_now(&self) -> Load {
+        self.shared.load.read(self.shared.waiting.load(Ordering::Acquire))
     }
 
     /// What is known of the loaded model.
@@ -214,7 +240,8 @@ fn prepare(
     loop {
         // A poisoned lock only says that another thread panicked while it waited; the queue is whole.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Submitted { request, events, waiting }) = next else { return };
+        let Ok(Submitted { request, events, waiting, span }) = next else { return };
+        let _entered = span.enter();
         if events.is_closed() {
             continue;
         }

@@ -4,10 +4,13 @@
 //! HTTP, and code that names a device.
 
 mod blocks;
+mod constraint;
 mod detokenizer;
 mod engine;
 mod error;
+mod estimate;
 mod event;
+mod load;
 mod model;
 mod prepare;
 mod prompt;
@@ -16,20 +19,24 @@ mod runner;
 mod sampler;
 mod scheduler;
 mod stop;
+mod stop_ids;
 mod template;
 mod tokenizer;
 
+pub use constraint::{Constraint, Function};
 pub use engine::{Engine, Events, Info, Options};
 pub use error::{Error, LoadError, MediaFault};
+pub use estimate::{ClipNumbers, clip_tokens, picture_size, picture_tokens};
 pub use event::{
     Event, FinishReason, Finished, Logprob, MediaSize, PromptTokens, Started, TextDelta, Timings,
     TokenLogprob,
 };
+pub use load::Load;
 pub use model::{Model, Progress};
 pub use ocellus_media::Budget;
 pub use ocellus_vision_encoder::resize::{PixelLimits, Rule};
 pub use ocellus_weights::Source;
 pub use prompt::{MediaSpan, PadTokens, Prompt, PromptParts};
-pub use request::{ImagePart, Message, Part, Request, Role, Sampling, ToolCall, VideoPart};
+pub use request::{ImagePart, Message, Part, Request, Role, Sampling, Stop, ToolCall, VideoPart};
 pub use template::{Conversation, MediaKind, Segment};
 pub use tokenizer::Tokenizer;

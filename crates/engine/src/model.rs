@@ -8,7 +8,7 @@ use ocellus_weights::{
     fields::{FieldError, Fields},
 };
 
-use crate::{LoadError, PadTokens, Sampling, Tokenizer, template};
+use crate::{LoadError, PadTokens, Sampling, Tokenizer, constraint::Grammars, template};
 
 /// Everything that was loaded from one checkpoint.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Model {
     pub device: Device,
     /// Bytes of all tensors as they are stored.
     pub weights_bytes: usize,
+    /// The vocabulary for answers that must follow a grammar.
+    pub(crate) grammars: Grammars,
 }
 
 /// A stage of loading, for a progress display.
@@ -93,6 +95,7 @@ impl Model {
             default_sampling,
             device: device.clone(),
             weights_bytes: checkpoint.size_in_bytes(),
+            grammars: Grammars::default(),
         })
     }
 }

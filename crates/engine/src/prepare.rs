@@ -16,7 +16,8 @@ use ocellus_vision_encoder::{
 
 use crate::{
     Conversation, Error, ImagePart, MediaFault, MediaSize, Model, Part, Prompt, PromptParts, Request, Role,
-    VideoPart,
+    Stop, VideoPart,
+    constraint::{Grammar, Vocabulary},
 };
 
 /// A request that the runner can start with.
@@ -28,6 +29,8 @@ pub(crate) struct Prepared {
     pub(crate) patches: Vec<Patches>,
     pub(crate) sizes: Vec<MediaSize>,
     pub(crate) decode_images: Duration,
+    /// What the answer has to be.
+    pub(crate) grammar: Option<Grammar>,
 }
 
 /// What bounds a request.
@@ -44,6 +47,10 @@ impl Prepared {
         if !request.messages.iter().any(|message| message.role == Role::User) {
             return Err(Error::NoUserMessage);
         }
+        check_ids(request, model)?;
+        let vocabulary = Vocabulary { tokenizer: &model.tokenizer, eos_token_ids: &model.eos_token_ids };
+        let grammar = request.constraint.as_ref();
+        let grammar = grammar.map(|constraint| model.grammars.compile(constraint, vocabulary)).transpose()?;
         let started = Instant::now();
         let mut media = Media { model, bounds, seen: Vec::new(), tokens: 0 };
         let parts = request.messages.iter().flat_map(|message| &message.parts);
@@ -70,7 +77,21 @@ impl Prepared {
         let steps: Vec<f32> = media.seen.iter().map(|seen| seen.seconds_per_step).collect();
         let positions = positions(&prompt, &patches, &steps, model);
         let patches = media.seen.into_iter().map(|seen| seen.patches).collect();
-        Ok(Self { prompt, positions, patches, sizes, decode_images })
+        Ok(Self { prompt, positions, patches, sizes, decode_images, grammar })
+    }
+}
+
+/// Refuses ids that name no token: whoever sent them meant another vocabulary.
+fn check_ids(request: &Request, model: &Model) -> Result<(), Error> {
+    let size = model.decoder.config().vocab_size;
+    let biased = request.sampling.logit_bias.iter().map(|(id, _)| id);
+    let stops = request.stop.iter().filter_map(|stop| match stop {
+        Stop::Ids(ids) => Some(ids),
+        Stop::Text(_) => None,
+    });
+    match biased.chain(stops.flatten()).find(|id| **id as usize >= size) {
+        Some(id) => Err(Error::InvalidRequest(format!("there is no token {id}; ids end at {}", size - 1))),
+        None => Ok(()),
     }
 }
 
@@ -181,7 +202,7 @@ impl Media<'_> {
 }
 
 /// Decodes picture number `index`.
-fn decode(bytes: &Arc<[u8]>, budget: &Budget, index: usize) -> Result<Picture, Error> {
+pub(crate) fn decode(bytes: &Arc<[u8]>, budget: &Budget, index: usize) -> Result<Picture, Error> {
     use ocellus_media::Error::{
         NeedsCodec, TooManyBytes, TooManyPixels, TooMuchMemory, Unrecognised, Unsupported,
     };
@@ -197,7 +218,7 @@ fn decode(bytes: &Arc<[u8]>, budget: &Budget, index: usize) -> Result<Picture, E
 }
 
 /// Whether the hosted service would refuse the size: a side of at most 10 pixels, or thinner than 200 to 1.
-fn refused_by_hosted(rule: Rule, height: usize, width: usize) -> bool {
+pub(crate) fn refused_by_hosted(rule: Rule, height: usize, width: usize) -> bool {
     const SHORTEST: usize = 10;
     const THINNEST: usize = 200;
     let (short, long) = (height.min(width), height.max(width));

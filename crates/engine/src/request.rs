@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use ocellus_vision_encoder::resize::PixelLimits;
 
+use crate::Constraint;
+
 /// One conversation to continue.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -18,10 +20,27 @@ pub struct Request {
     pub sampling: Sampling,
     /// At most this many tokens are generated; `None` means up to the end of the context.
     pub max_tokens: Option<usize>,
-    /// Texts that end the answer. The text before the earliest match is kept, the match is not.
-    pub stop: Vec<String>,
+    /// What ends the answer. What is before the earliest match is kept, the match is not.
+    pub stop: Vec<Stop>,
+    /// What the answer has to be; `None`: anything.
+    pub constraint: Option<Constraint>,
     /// Log-probabilities of each chosen token and of this many others. `None`: not wanted.
     pub logprobs: Option<usize>,
+}
+
+/// Something that ends an answer wherever it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A text, however it is divided into tokens.
+    Text(String),
+    /// Token ids in this order. Time for each token grows with the ids of all of these times the longest.
+    Ids(Vec<u32>),
+}
+
+impl From<&str> for Stop {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
 }
 
 /// One turn of the conversation.
@@ -107,6 +126,8 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only tokens at least this likely relative to the likeliest; 0 switches it off.
     pub min_p: f32,
+    /// Added to the logits of these tokens before anything else; an id comes once at most.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Divides positive and multiplies negative logits of tokens in prompt and answer; 1 switches it off.
     pub repetition_penalty: f32,
     /// Taken from the logit of each token already in the answer; 0 switches it off.
@@ -125,6 +146,7 @@ impl Default for Sampling {
             top_p: 1.0,
             top_k: 0,
             min_p: 0.0,
+            logit_bias: Vec::new(),
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,

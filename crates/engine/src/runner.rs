@@ -2,7 +2,7 @@
 //! samples, and tells each caller what is new. Nobody else touches the models' cache.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
@@ -14,15 +14,17 @@ use ocellus_kernels::{Tensor, rows};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    Error, Event, FinishReason, Finished, LoadError, Logprob, Model, Request, Started, TextDelta, Timings,
-    TokenLogprob,
+    Error, Event, FinishReason, Finished, LoadError, Logprob, Model, Request, Started, Stop, TextDelta,
+    Timings, TokenLogprob,
     blocks::BlockAllocator,
     detokenizer::Detokenizer,
     engine::Waiting,
+    load::LoadCounters,
     prepare::Prepared,
     sampler::{Choice, Sampler},
     scheduler::{Scheduler, SchedulerLimits, SequenceId, Step},
     stop::StopMatcher,
+    stop_ids::StopIds,
 };
 
 /// A request that is ready for the device.
@@ -32,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) events: UnboundedSender<Event>,
     waiting: Waiting,
     ready: Instant,
+    /// What the caller logs under.
+    span: tracing::Span,
 }
 
 impl Job {
@@ -41,7 +45,8 @@ impl Job {
         events: UnboundedSender<Event>,
         waiting: Waiting,
     ) -> Self {
-        Self { request, prepared, events, waiting, ready: Instant::now() }
+        let span = tracing::Span::current();
+        Self { request, prepared, events, waiting, ready: Instant::now(), span }
     }
 }
 
@@ -52,6 +57,7 @@ pub(crate) struct RunnerOptions {
     pub(crate) context_tokens: usize,
     pub(crate) prefill_chunk: usize,
     pub(crate) queue_limit: usize,
+    pub(crate) load: Arc<LoadCounters>,
 }
 
 /// Makes the cache and starts the thread. It ends when the last sender is gone and the last answer is given.
@@ -75,6 +81,7 @@ pub(crate) fn start(model: Arc<Model>, options: &RunnerOptions) -> Result<mpsc::
         running: HashMap::new(),
         next_id: 0,
         context_tokens: options.context_tokens,
+        load: options.load.clone(),
     };
     thread::Builder::new().name("ocellus-device".to_owned()).spawn(move || runner.run(&jobs))?;
     Ok(sender)
@@ -98,6 +105,7 @@ struct Runner {
     running: HashMap<SequenceId, Active>,
     next_id: u64,
     context_tokens: usize,
+    load: Arc<LoadCounters>,
 }
 
 /// A sequence between its submission and its end.
@@ -105,6 +113,7 @@ struct Active {
     request: Request,
     prepared: Prepared,
     events: UnboundedSender<Event>,
+    span: tracing::Span,
     /// Given back when the sequence runs for the first time.
     waiting: Option<Waiting>,
     /// The embeddings of all pictures and clips; there from the first step to the end of the prompt.
@@ -114,18 +123,28 @@ struct Active {
     max_new: usize,
     sampler: Sampler,
     detokenizer: Detokenizer,
+    stop_ids: StopIds<Held>,
     stop: StopMatcher,
-    /// Log-probabilities of tokens whose text is still held back.
-    logprobs: Vec<TokenLogprob>,
+    /// Log-probabilities of tokens of which no byte has been told yet.
+    logprobs: VecDeque<TokenLogprob>,
+    /// Bytes of the token whose log-probability was told last that are still held back.
+    held_bytes: usize,
     timings: Timings,
     ready: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
 }
 
+/// What a token adds to the answer, as long as it may still become part of a stop sequence.
+struct Held {
+    bytes: Vec<u8>,
+    logprob: Option<TokenLogprob>,
+}
+
 impl Runner {
     fn run(&mut self, jobs: &mpsc::Receiver<Job>) {
         loop {
+            self.publish_load();
             if self.running.is_empty() {
                 match jobs.recv() {
                     Ok(job) => self.admit(job),
@@ -143,7 +162,10 @@ impl Runner {
                 continue;
             }
             // One sequence after another: a fault in one must not fail the others.
+            self.publish_load();
             for step in &plan.steps {
+                let span = self.running.get(&step.sequence).map(|active| active.span.clone());
+                let _entered = span.as_ref().map(tracing::Span::enter);
                 if let Err(error) = contained(|| self.step(step)) {
                     self.fail(step.sequence, error);
                 }
@@ -151,9 +173,14 @@ impl Runner {
         }
     }
 
+    /// Leaves the numbers behind that others read while this thread computes.
+    fn publish_load(&self) {
+        self.load.publish(self.scheduler.n_running(), self.scheduler.blocks().n_free());
+    }
+
     /// Takes a request in, or refuses it.
     fn admit(&mut self, job: Job) {
-        let Job { request, prepared, events, waiting, ready } = job;
+        let Job { request, prepared, events, waiting, ready, span } = job;
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         let n_prompt = prepared.prompt.ids.len();
@@ -174,18 +201,27 @@ impl Runner {
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
         let active = Active {
             sampler: Sampler::new(&request.sampling, seed, &prepared.prompt.ids),
-            stop: StopMatcher::new(&request.stop),
+            stop: StopMatcher::new(request.stop.iter().filter_map(|stop| match stop {
+                Stop::Text(text) => Some(text.as_str()),
+                Stop::Ids(_) => None,
+            })),
+            stop_ids: StopIds::new(request.stop.iter().filter_map(|stop| match stop {
+                Stop::Ids(ids) => Some(ids.as_slice()),
+                Stop::Text(_) => None,
+            })),
             detokenizer: Detokenizer::default(),
             ids: prepared.prompt.ids.clone(),
             timings: Timings { decode_images: prepared.decode_images, ..Timings::default() },
             waiting: Some(waiting),
             media: None,
-            logprobs: Vec::new(),
+            logprobs: VecDeque::new(),
+            held_bytes: 0,
             started: None,
             first_token: None,
             request,
             prepared,
             events,
+            span,
             max_new,
             ready,
         };
@@ -225,7 +261,7 @@ impl Runner {
         let logits = model.decoder.forward(&batch, cache).map_err(internal)?;
         let choice = if step.samples {
             let logits = logits.to_f32_vec().map_err(internal)?;
-            Some(active.sampler.sample(&logits, active.request.logprobs))
+            Some(active.choose(&logits)?)
         } else {
             None
         };
@@ -235,7 +271,7 @@ impl Runner {
         scheduler.record(step);
         if let Some(choice) = choice {
             active.first_token.get_or_insert_with(Instant::now);
-            if let Some(reason) = active.accept(&choice, model) {
+            if let Some(reason) = active.accept(choice, model)? {
                 self.finish(step.sequence, reason);
             }
         }
@@ -326,50 +362,83 @@ impl Active {
         })
     }
 
-    /// Takes a sampled token in and tells the caller; a reason when it was the last.
-    fn accept(&mut self, choice: &Choice, model: &Model) -> Option<FinishReason> {
-        self.ids.push(choice.id);
-        let bytes = model.tokenizer.token_bytes(choice.id).unwrap_or_default();
-        if let Some(logprobs) = &choice.logprobs {
-            let entry = |id: u32, logprob| {
-                let bytes = model.tokenizer.token_bytes(id).unwrap_or_default().to_vec();
-                Logprob { id, bytes, logprob }
-            };
-            self.logprobs.push(TokenLogprob {
-                chosen: entry(choice.id, logprobs.chosen),
-                top: logprobs.top.iter().map(|&(id, logprob)| entry(id, logprob)).collect(),
-            });
+    /// Chooses the next token: among those that the answer's grammar allows, where it has one.
+    fn choose(&mut self, logits: &[f32]) -> Result<Choice, Error> {
+        let n_top = self.request.logprobs;
+        match &mut self.prepared.grammar {
+            None => Ok(self.sampler.sample(logits, n_top)),
+            Some(grammar) => {
+                let allowed = grammar.allowed()?;
+                Ok(self.sampler.sample_allowed(logits, n_top, |id| allowed.has(id)))
+            }
         }
-        if model.eos_token_ids.contains(&choice.id) {
-            // The turn's end is no part of the text, and so are its log-probabilities.
-            self.logprobs.pop();
-            return Some(FinishReason::Stop);
-        }
-        let characters = self.detokenizer.push(bytes);
-        let released = self.stop.push(&characters);
-        self.tell(released.text);
-        if released.stopped {
-            return Some(FinishReason::Stop);
-        }
-        (self.completion_tokens() >= self.max_new).then_some(FinishReason::Length)
     }
 
-    /// Sends new text with the log-probabilities of its tokens.
+    /// Takes a sampled token in and tells the caller; a reason when it was the last.
+    fn accept(&mut self, choice: Choice, model: &Model) -> Result<Option<FinishReason>, Error> {
+        let Choice { id, logprobs } = choice;
+        self.ids.push(id);
+        if model.eos_token_ids.contains(&id) {
+            // The turn's end is no part of the text, and neither are its log-probabilities.
+            return Ok(Some(FinishReason::Stop));
+        }
+        let bytes_of = |id: u32| model.tokenizer.token_bytes(id).unwrap_or_default().to_vec();
+        let entry = |id, logprob| Logprob { id, bytes: bytes_of(id), logprob };
+        let logprob = logprobs.map(|logprobs| TokenLogprob {
+            chosen: entry(id, logprobs.chosen),
+            top: logprobs.top.iter().map(|&(id, logprob)| entry(id, logprob)).collect(),
+        });
+        let complete = match &mut self.prepared.grammar {
+            Some(grammar) => grammar.advance(id)?,
+            None => false,
+        };
+        let released = self.stop_ids.push(id, Held { bytes: bytes_of(id), logprob });
+        if self.say(released.tokens) || released.stopped || complete {
+            return Ok(Some(FinishReason::Stop));
+        }
+        Ok((self.completion_tokens() >= self.max_new).then_some(FinishReason::Length))
+    }
+
+    /// Turns tokens into text and tells the caller. True when a stop text is complete.
+    fn say(&mut self, tokens: Vec<Held>) -> bool {
+        for Held { bytes, logprob } in tokens {
+            self.logprobs.extend(logprob);
+            let characters = self.detokenizer.push(&bytes);
+            let released = self.stop.push(&characters);
+            self.tell(released.text);
+            if released.stopped {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends new text with the log-probabilities of the tokens that begin in it.
     fn tell(&mut self, text: String) {
         if text.is_empty() {
             return;
         }
-        let delta = TextDelta {
-            text,
-            completion_tokens: self.completion_tokens(),
-            logprobs: std::mem::take(&mut self.logprobs),
-        };
+        let mut logprobs = Vec::new();
+        while self.held_bytes < text.len() {
+            let Some(next) = self.logprobs.pop_front() else { break };
+            self.held_bytes += next.chosen.bytes.len();
+            logprobs.push(next);
+        }
+        // Bytes that are no character became longer text.
+        self.held_bytes = self.held_bytes.saturating_sub(text.len());
+        self.send(text, logprobs);
+    }
+
+    fn send(&self, text: String, logprobs: Vec<TokenLogprob>) {
+        let completion_tokens = self.completion_tokens();
         // A caller who is gone is found before the next step.
-        let _ = self.events.send(Event::Text(delta));
+        let _ = self.events.send(Event::Text(TextDelta { text, completion_tokens, logprobs }));
     }
 
     /// Sends what was held back, and the end.
     fn flush(&mut self, reason: FinishReason) {
+        let held = self.stop_ids.finish();
+        self.say(held);
         let rest = self.detokenizer.finish();
         let released = self.stop.push(&rest);
         let mut text = released.text;
@@ -377,6 +446,11 @@ impl Active {
             text.push_str(&self.stop.finish());
         }
         self.tell(text);
+        // Tokens without any text are part of the answer too, but those of a stop text are not.
+        if !released.stopped && !self.logprobs.is_empty() {
+            let logprobs = std::mem::take(&mut self.logprobs).into();
+            self.send(String::new(), logprobs);
+        }
         if let Some(first_token) = self.first_token {
             self.timings.decode = first_token.elapsed();
         }

@@ -1,5 +1,5 @@
-//! Chooses the next token from logits: penalties, temperature, top-k, top-p, min-p, then a draw from a seeded
-//! stream.
+//! Chooses the next token from logits: biases, penalties, what a grammar allows, temperature, top-k, top-p, min-p,
+//! then a draw from a seeded stream.
 
 mod largest;
 
@@ -13,8 +13,9 @@ use largest::{Candidate, largest};
 
 /// Chooses the tokens of one sequence and remembers them for the penalties.
 ///
-/// The order is that of Hugging Face Transformers (`generation/logits_process.py`) and vLLM: repetition
-/// penalty, then frequency and presence penalty, temperature, top-k, top-p, min-p. The same logits, settings
+/// The order is that of Hugging Face Transformers (`generation/logits_process.py`) and vLLM: biases, repetition
+/// penalty, then frequency and presence penalty, temperature, top-k, top-p, min-p; what a grammar forbids is
+/// impossible from the start. The same logits, settings
 /// and seed give the same tokens on every machine: the stream is ChaCha8, one 64-bit number for each drawn
 /// token and none for a greedy one.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ pub(crate) struct Sampler {
     random: ChaCha8Rng,
     /// How often the answer has each token; 0 for tokens that only the prompt has.
     seen: HashMap<u32, u32>,
-    /// Logits after the penalties; kept to save the allocation.
-    penalized: Vec<f32>,
+    /// Logits after biases, penalties and grammar; kept to save the allocation.
+    adjusted: Vec<f32>,
 }
 
 /// A chosen token.
@@ -60,7 +61,7 @@ impl Sampler {
             sampling: sampling.clone(),
             random: ChaCha8Rng::seed_from_u64(seed),
             seen: prompt.iter().map(|id| (*id, 0)).collect(),
-            penalized: Vec::new(),
+            adjusted: Vec::new(),
         }
     }
 
@@ -68,19 +69,60 @@ impl Sampler {
     /// certain, and when nothing is possible the choice is token 0. `n_top`: with log-probabilities of the
     /// chosen token and of this many of the likeliest.
     pub(crate) fn sample(&mut self, logits: &[f32], n_top: Option<usize>) -> Choice {
-        let id = if self.has_penalties() {
-            let mut penalized = std::mem::take(&mut self.penalized);
-            penalized.clear();
-            penalized.extend_from_slice(logits);
-            self.penalize(&mut penalized);
-            let id = self.choose(&penalized);
-            self.penalized = penalized;
-            id
-        } else {
-            self.choose(logits)
-        };
+        let id = if self.adjusts() { self.adjusting(logits, |_| {}) } else { self.choose(logits) };
+        self.chosen(id, logits, n_top)
+    }
+
+    /// Like [`Sampler::sample`], among allowed tokens only. When the model finds all of them impossible, the
+    /// choice is the first one.
+    pub(crate) fn sample_allowed(
+        &mut self,
+        logits: &[f32],
+        n_top: Option<usize>,
+        allowed: impl Fn(u32) -> bool,
+    ) -> Choice {
+        let id = self.adjusting(logits, |adjusted| {
+            for (id, logit) in (0..).zip(adjusted) {
+                if !allowed(id) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        });
+        let id =
+            if allowed(id) { id } else { (0..logits.len() as u32).find(|id| allowed(*id)).unwrap_or(id) };
+        self.chosen(id, logits, n_top)
+    }
+
+    /// Chooses after biases, penalties and `further` changes.
+    fn adjusting(&mut self, logits: &[f32], further: impl Fn(&mut [f32])) -> u32 {
+        let mut adjusted = std::mem::take(&mut self.adjusted);
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
+        self.bias(&mut adjusted);
+        if self.has_penalties() {
+            self.penalize(&mut adjusted);
+        }
+        further(&mut adjusted);
+        let id = self.choose(&adjusted);
+        self.adjusted = adjusted;
+        id
+    }
+
+    fn chosen(&mut self, id: u32, logits: &[f32], n_top: Option<usize>) -> Choice {
         *self.seen.entry(id).or_default() += 1;
         Choice { id, logprobs: n_top.map(|n_top| ChoiceLogprobs::new(logits, id, n_top)) }
+    }
+
+    fn adjusts(&self) -> bool {
+        !self.sampling.logit_bias.is_empty() || self.has_penalties()
+    }
+
+    fn bias(&self, logits: &mut [f32]) {
+        for (id, bias) in &self.sampling.logit_bias {
+            if let Some(logit) = logits.get_mut(*id as usize) {
+                *logit += bias;
+            }
+        }
     }
 
     fn has_penalties(&self) -> bool {

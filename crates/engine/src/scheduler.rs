@@ -154,7 +154,6 @@ impl Scheduler {
     }
 
     /// Sequences that run.
-    #[cfg(test)]
     pub(crate) fn n_running(&self) -> usize {
         self.running.len()
     }

@@ -36,8 +36,8 @@ struct Pattern {
 
 impl StopMatcher {
     /// Looks for these texts. Empty ones are ignored.
-    pub(crate) fn new(stops: &[String]) -> Self {
-        let patterns = stops.iter().filter(|stop| !stop.is_empty()).map(|stop| Pattern::new(stop)).collect();
+    pub(crate) fn new<'a>(stops: impl IntoIterator<Item = &'a str>) -> Self {
+        let patterns = stops.into_iter().filter(|stop| !stop.is_empty()).map(Pattern::new).collect();
         Self { patterns, held: String::new(), stopped: false }
     }
 
@@ -120,7 +120,7 @@ mod tests {
         let longest = stops.iter().map(String::len).max().unwrap_or(0);
         let answer = pieces.concat();
         let (expected, expected_stop) = cut(&answer, &stops);
-        let mut matcher = StopMatcher::new(&stops);
+        let mut matcher = StopMatcher::new(stops.iter().map(String::as_str));
         let (mut text, mut came) = (String::new(), 0);
         let mut stopped = false;
         for piece in pieces {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn holds_back_only_what_may_become_a_stop_text() {
-        let mut matcher = StopMatcher::new(&["\n\nUser:".to_owned()]);
+        let mut matcher = StopMatcher::new(["\n\nUser:"]);
         let released: Vec<String> =
             ["Yes.\n", "\n", "\n", "Us", "ed"].map(|piece| matcher.push(piece).text).into();
         assert_eq!(released, ["Yes.", "", "\n", "", "\n\nUsed"]);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn ignores_what_comes_after() {
-        let mut matcher = StopMatcher::new(&["b".to_owned()]);
+        let mut matcher = StopMatcher::new(["b"]);
         assert_eq!(matcher.push("abc"), Released { text: "a".to_owned(), stopped: true });
         assert_eq!(matcher.push("def"), Released { text: String::new(), stopped: true });
         assert_eq!(matcher.finish(), "");
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn is_quick_for_stop_texts_that_almost_match() {
         let stops: Vec<String> = (1..=16).map(|n| format!("{}b", "a".repeat(n * 500))).collect();
-        let mut matcher = StopMatcher::new(&stops);
+        let mut matcher = StopMatcher::new(stops.iter().map(String::as_str));
         let released = matcher.push(&"a".repeat(100_000));
         assert_eq!(released.text.len(), 100_000 - 8000);
         assert_eq!(matcher.finish().len(), 8000);

@@ -5,7 +5,9 @@ use std::pin::Pin;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use ocellus_engine::{Engine, Event, Finished, Info, Request, Started, TextDelta};
+use ocellus_engine::{
+    Engine, Error as EngineError, Event, Finished, Info, Load, Request, Started, TextDelta,
+};
 
 use crate::Refusal;
 
@@ -18,6 +20,15 @@ pub trait Answer: Send + Sync + 'static {
     fn submit(&self, request: Request) -> BoxEvents;
     /// What is loaded.
     fn info(&self) -> &Info;
+    /// Counts a request's tokens without answering it. May take as long as decoding its pictures.
+    ///
+    /// # Errors
+    /// What [`Event::Failed`] would say to this request.
+    fn count(&self, request: &Request) -> Result<Started, EngineError>;
+    /// How busy it is.
+    fn load_now(&self) -> Load {
+        Load::default()
+    }
 }
 
 impl Answer for Engine {
@@ -27,6 +38,14 @@ impl Answer for Engine {
 
     fn info(&self) -> &Info {
         Engine::info(self)
+    }
+
+    fn count(&self, request: &Request) -> Result<Started, EngineError> {
+        Engine::count(self, request)
+    }
+
+    fn load_now(&self) -> Load {
+        Engine::load_now(self)
     }
 }
 

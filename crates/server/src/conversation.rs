@@ -1,20 +1,32 @@
 //! The messages of a request, in the spellings of both dialects: first parsed with media by reference, then with every
 //! file fetched.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use ocellus_engine::{ImagePart, Message, Part, PixelLimits, Role, ToolCall};
+use ocellus_engine::{ImagePart, Message, Part, PixelLimits, Role, ToolCall, VideoPart};
 use reqwest::Url;
 use serde_json::Value;
 
 use crate::Refusal;
 use crate::data_uri;
-use crate::fetch::{Fetcher, parse_url};
+use crate::fetch::{Fetcher, Limits, parse_url};
 use crate::parameter::Fields;
+use crate::uploads::{Owner, Uploads};
 
-/// Most pictures of a request.
+/// Most pictures and clips of a request.
 pub(crate) const MOST_MEDIA: usize = 512;
+
+/// Most files of a request, every frame of every clip counted.
+const MOST_FILES: usize = 4 * MOST_MEDIA;
+
+/// How many frames a clip may have.
+const FRAMES: RangeInclusive<usize> = 4..=512;
+
+/// How many frames one second may have, and has when nothing is said.
+const FRAME_RATES: RangeInclusive<f64> = 0.1..=10.0;
+const DEFAULT_FRAME_RATE: f64 = 2.0;
 
 /// Files of one request that are fetched at the same time.
 const FETCHES: usize = 8;
@@ -36,6 +48,7 @@ struct Turn {
 enum TurnPart {
     Text(String),
     Image { file: File, limits: PixelLimits },
+    Video { frames: Vec<File>, fps: f64, limits: PixelLimits },
 }
 
 /// Where the bytes of a file are.
@@ -43,6 +56,8 @@ enum TurnPart {
 enum File {
     Here(Arc<[u8]>),
     Remote(Url),
+    /// Uploaded before, under this key.
+    Uploaded(String),
 }
 
 impl Conversation {
@@ -70,13 +85,38 @@ impl Conversation {
         if !turns.iter().any(|turn| turn.role == Role::User) {
             return Err(Refusal::NoUserMessage);
         }
-        let count =
-            turns.iter().flat_map(|turn| &turn.parts).filter(|part| matches!(part, TurnPart::Image { .. }));
-        let count = count.count();
+        let files = turns.iter().flat_map(|turn| &turn.parts).map(TurnPart::files).filter(|&files| files > 0);
+        let (count, files) = files.fold((0, 0), |(count, all), files| (count + 1, all + files));
         if count > MOST_MEDIA {
             return Err(Refusal::TooManyMedia { count, limit: MOST_MEDIA });
         }
+        if files > MOST_FILES {
+            return Err(bad(format!("The request names {files} files; at most {MOST_FILES} are accepted.")));
+        }
         Ok(Self { turns })
+    }
+
+    /// Reads the files that were uploaded before. A request without a `reader` may name none: an `oss://` URL is no
+    /// URL then.
+    pub(crate) async fn resolve(
+        mut self,
+        uploads: &Uploads,
+        reader: Option<Owner>,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
+        let mut total = 0;
+        for file in self.files_mut() {
+            if let File::Uploaded(key) = &*file {
+                let reader = reader.as_ref().ok_or(Refusal::UrlInvalid)?;
+                let bytes = uploads.read(key, reader, limits.file_bytes).await?;
+                total += bytes.len();
+                if total > limits.request_bytes {
+                    return Err(Refusal::MediaTooLarge);
+                }
+                *file = File::Here(bytes.into());
+            }
+        }
+        Ok(self)
     }
 
     /// Fetches every file that is elsewhere, several at a time. The first one at fault in the order of the
@@ -106,32 +146,58 @@ impl Conversation {
 
     /// The files in the order of the conversation.
     fn files_mut(&mut self) -> impl Iterator<Item = &mut File> {
-        self.turns.iter_mut().flat_map(|turn| &mut turn.parts).filter_map(|part| match part {
-            TurnPart::Image { file, .. } => Some(file),
-            TurnPart::Text(_) => None,
+        self.turns.iter_mut().flat_map(|turn| &mut turn.parts).flat_map(|part| match part {
+            TurnPart::Text(_) => &mut [],
+            TurnPart::Image { file, .. } => std::slice::from_mut(file),
+            TurnPart::Video { frames, .. } => frames.as_mut_slice(),
+        })
+    }
+}
+
+impl TurnPart {
+    /// How many files it names.
+    fn files(&self) -> usize {
+        match self {
+            Self::Text(_) => 0,
+            Self::Image { .. } => 1,
+            Self::Video { frames, .. } => frames.len(),
+        }
+    }
+
+    fn into_part(self) -> Result<Part, Refusal> {
+        Ok(match self {
+            Self::Text(text) => Part::Text(text),
+            Self::Image { file, limits } => Part::Image(ImagePart { bytes: file.into_bytes()?, limits }),
+            Self::Video { frames, fps, limits } => {
+                let frames = frames.into_iter().map(File::into_bytes).collect::<Result<_, _>>()?;
+                Part::Video(VideoPart { frames, fps, limits })
+            }
         })
     }
 }
 
 impl File {
+    /// The bytes, once they are here.
+    fn into_bytes(self) -> Result<Arc<[u8]>, Refusal> {
+        match self {
+            Self::Here(bytes) => Ok(bytes),
+            Self::Remote(_) => Err(Refusal::DownloadFailed),
+            Self::Uploaded(_) => Err(Refusal::UrlInvalid),
+        }
+    }
+
     fn url(&self) -> Option<&Url> {
         match self {
             Self::Remote(url) => Some(url),
-            Self::Here(_) => None,
+            Self::Here(_) | Self::Uploaded(_) => None,
         }
     }
 }
 
 impl Turn {
     fn into_message(self) -> Result<Message, Refusal> {
-        let parts = self.parts.into_iter().map(|part| match part {
-            TurnPart::Text(text) => Ok(Part::Text(text)),
-            TurnPart::Image { file: File::Here(bytes), limits } => {
-                Ok(Part::Image(ImagePart { bytes, limits }))
-            }
-            TurnPart::Image { file: File::Remote(_), .. } => Err(Refusal::DownloadFailed),
-        });
-        Ok(Message { role: self.role, parts: parts.collect::<Result<_, _>>()?, tool_calls: self.tool_calls })
+        let parts = self.parts.into_iter().map(TurnPart::into_part).collect::<Result<_, _>>()?;
+        Ok(Message { role: self.role, parts, tool_calls: self.tool_calls })
     }
 }
 
@@ -175,8 +241,9 @@ impl Reader {
         Ok(Turn { role, parts, tool_calls })
     }
 
-    /// One part: `{"type":"text","text":t}`, `{"type":"image_url","image_url":{"url":u}}`, the native `{"text":t}` and
-    /// `{"image":u}`, and a bare text.
+    /// One part: `{"type":"text","text":t}`, `{"type":"image_url","image_url":{"url":u}}`,
+    /// `{"type":"video","video":[u,…],"fps":f}`, the native `{"text":t}`, `{"image":u}` and `{"video":[u,…],"fps":f}`,
+    /// and a bare text.
     fn part(&self, at: &str, part: &Value) -> Result<TurnPart, Refusal> {
         let object = match part {
             Value::String(text) => return Ok(TurnPart::Text(text.clone())),
@@ -199,18 +266,46 @@ impl Reader {
             Some(key @ ("image_url" | "image")) => {
                 // `{"type":"image","image_url":…}` is neither dialect's; the key is the type's.
                 let file = file(&format!("{at}.{key}"), fields.get(key))?;
-                Ok(TurnPart::Image { file, limits: self.limits(&fields)? })
+                Ok(TurnPart::Image { file, limits: self.limits(&fields, PixelLimits::HOSTED)? })
             }
-            Some("video_url" | "video") => {
-                Err(Refusal::NotSupported { what: format!("Video input ('{at}')") })
+            Some(key @ ("video_url" | "video")) => {
+                self.video(&format!("{at}.{key}"), fields.get(key), &fields)
             }
             _ => Err(bad(format!("'{at}.type' must be one of text, image_url, image, video_url and video"))),
         }
     }
 
+    /// A clip: its frames as a list of pictures, of which `fps` were taken each second.
+    fn video(&self, at: &str, value: Option<&Value>, fields: &Fields<'_>) -> Result<TurnPart, Refusal> {
+        let phrase = "Range of fps should be [0.1, 10.0]";
+        let fps = fields.float_in("fps", |fps| FRAME_RATES.contains(&fps), phrase)?;
+        let frames = match value {
+            Some(Value::Array(frames)) => frames,
+            Some(Value::String(_) | Value::Object(_)) => {
+                // What is no URL at all has its own message.
+                file(at, value)?;
+                let what =
+                    format!("Decoding a video file ('{at}'; send its frames as a list of images instead)");
+                return Err(Refusal::NotSupported { what });
+            }
+            _ => return Err(wrong_type(at, "String or Array")),
+        };
+        if !FRAMES.contains(&frames.len()) {
+            return Err(Refusal::FrameCount);
+        }
+        let frames = frames.iter().enumerate();
+        let frames = frames.map(|(index, frame)| file(&format!("{at}.{index}"), Some(frame)));
+        Ok(TurnPart::Video {
+            frames: frames.collect::<Result<_, _>>()?,
+            fps: fps.unwrap_or(DEFAULT_FRAME_RATE),
+            // The hosted service publishes no rule for lists; the model's own utilities resize each frame like a
+            // single picture that may be as large as the model can see.
+            limits: self.limits(fields, PixelLimits::HOSTED_HIGH_RESOLUTION)?,
+        })
+    }
+
     /// How large the model may see a picture. The rule is the hosted one, so that tokens are counted as hosted.
-    fn limits(&self, fields: &Fields<'_>) -> Result<PixelLimits, Refusal> {
-        let default = PixelLimits::HOSTED;
+    fn limits(&self, fields: &Fields<'_>, default: PixelLimits) -> Result<PixelLimits, Refusal> {
         let largest = PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels;
         let pixels = |name: &str| -> Result<Option<usize>, Refusal> {
             let phrase = format!("Range of {name} should be [{}, {largest}]", default.min_pixels);
@@ -227,6 +322,11 @@ impl Reader {
     }
 }
 
+/// How large the model may see a picture described by these fields.
+pub(crate) fn picture_limits(fields: &Fields<'_>, high_resolution: bool) -> Result<PixelLimits, Refusal> {
+    Reader { high_resolution }.limits(fields, PixelLimits::HOSTED)
+}
+
 /// A file's URL: a text, or an object with the text under `url`.
 fn file(at: &str, value: Option<&Value>) -> Result<File, Refusal> {
     let text = match value {
@@ -239,6 +339,9 @@ fn file(at: &str, value: Option<&Value>) -> Result<File, Refusal> {
     };
     if data_uri::is_data_uri(text) {
         return Ok(File::Here(data_uri::decode(text)?.into()));
+    }
+    if let Some(key) = text.trim().strip_prefix("oss://") {
+        return Ok(File::Uploaded(key.to_owned()));
     }
     Ok(File::Remote(parse_url(text)?))
 }

@@ -1,5 +1,5 @@
 //! What goes around every answer: a request id, the body of a refusal in the dialect of the path, a 500 in place of a
-//! panic, and one line in the log.
+//! panic, and one line in the log. Every other line that a request causes carries its id too.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -9,8 +9,9 @@ use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
+use tracing::Instrument;
 
-use crate::{Dialect, Refusal};
+use crate::{Dialect, Refusal, answer_body};
 
 /// The id of a request, in its extensions for handlers and in the `x-request-id` header for clients.
 #[derive(Clone, Debug)]
@@ -24,9 +25,12 @@ pub(crate) async fn wrap(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    // Of the highest level, so that no filter takes the id from the lines that it lets pass.
+    let span = tracing::error_span!("request", request_id = id);
+    let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
-        tracing::error!(request_id = id, "a handler panicked");
+        let _entered = span.enter();
+        tracing::error!("a handler panicked");
         Refusal::EngineFailure.answer(dialect, &id)
     });
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
@@ -43,6 +47,8 @@ pub(crate) async fn wrap(mut request: Request, next: Next) -> Response {
         response.headers_mut().insert("x-request-id", value);
     }
     let status = response.status().as_u16();
-    tracing::info!(request_id = id, %method, path, status, ms = since.elapsed().as_millis() as u64, "answered");
-    response
+    span.in_scope(|| {
+        tracing::info!(%method, path, status, ms = since.elapsed().as_millis() as u64, "answered");
+    });
+    response.map(|body| answer_body::in_span(body, span))
 }

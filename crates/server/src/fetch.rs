@@ -16,7 +16,7 @@ use reqwest::header::{CONTENT_LENGTH, LOCATION};
 use reqwest::{Client, StatusCode, Url};
 
 use crate::address::is_public;
-use crate::{Error, Refusal};
+use crate::{Error, MediaRoot, Refusal};
 
 /// Where pictures may be fetched from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(crate) struct Fetcher {
     policy: Policy,
     limits: Limits,
     client: Client,
+    /// Where `file://` leads, if anywhere.
+    root: Option<MediaRoot>,
 }
 
 impl Fetcher {
@@ -104,7 +106,12 @@ impl Fetcher {
             builder().tls_certs_only([]).build()
         });
         let client = client.map_err(|error| Error::Client(error.to_string()))?;
-        Ok(Self { policy, limits, client })
+        Ok(Self { policy, limits, client, root: None })
+    }
+
+    /// Lets requests name files below a folder.
+    pub(crate) fn with_root(self, root: Option<MediaRoot>) -> Self {
+        Self { root, ..self }
     }
 
     /// The bounds it keeps.
@@ -114,6 +121,10 @@ impl Fetcher {
 
     /// The bytes behind a URL.
     pub(crate) async fn get(&self, url: Url) -> Result<Vec<u8>, Refusal> {
+        if url.scheme() == "file" {
+            let root = self.root.as_ref().ok_or(Refusal::UrlInvalid)?;
+            return root.read(&url, self.limits.file_bytes).await;
+        }
         let host = url.host_str().unwrap_or_default().to_owned();
         let fetched = tokio::time::timeout(self.limits.file_timeout, self.follow(url)).await;
         let fetched = fetched.unwrap_or(Err(Refusal::DownloadTimedOut));
@@ -165,9 +176,14 @@ impl Fetcher {
     }
 }
 
-/// Reads a URL that may be fetched at all: http or https, with a host, without a user name or password.
+/// Reads a URL that may be fetched at all: http or https, with a host, without a user name or password; or a file of
+/// this machine, which [`Fetcher::get`] reads only where an operator opened a folder.
 pub(crate) fn parse_url(text: &str) -> Result<Url, Refusal> {
     let url = Url::parse(text.trim()).map_err(|_| Refusal::UrlInvalid)?;
+    // Only what a request itself names: a redirect never leads to a file.
+    if url.scheme() == "file" && url.host_str().is_none_or(str::is_empty) {
+        return Ok(url);
+    }
     check_url(&url)?;
     Ok(url)
 }

@@ -1,9 +1,15 @@
 //! Who may ask.
 
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Shared};
 use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::Response;
 use sha2::{Digest, Sha256};
 
-use crate::Refusal;
+use crate::{Refusal, State, body};
 
 /// The accepted keys, as SHA-256 digests: the keys themselves are not kept in memory.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +43,26 @@ impl Keys {
         }
         if known { Ok(()) } else { Err(Refusal::KeyWrong) }
     }
+}
+
+/// The layer in front of every route that needs a key: before anything else is read.
+pub(crate) async fn check(
+    Shared(state): Shared<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    if let Err(refusal) = state.keys.check(request.headers().get(AUTHORIZATION)) {
+        let (parts, rest) = request.into_parts();
+        body::drain(&parts.headers, rest).await;
+        return Err(refusal);
+    }
+    Ok(next.run(request).await)
+}
+
+/// The digest of the key that came with a request; without one, that of the empty text.
+pub(crate) fn given(authorization: Option<&HeaderValue>) -> [u8; 32] {
+    let key = authorization.and_then(|value| bearer(value.as_bytes())).unwrap_or_default();
+    Sha256::digest(key).into()
 }
 
 fn digest(key: &str) -> [u8; 32] {

@@ -1,5 +1,10 @@
 //! The names under which the loaded model answers.
 
+use serde_json::Value;
+
+use crate::Refusal;
+use crate::parameter::Fields;
+
 /// Names of the hosted service that programs written for it ask for.
 const HOSTED: [&str; 14] = [
     "qwen-vl-max",
@@ -47,6 +52,16 @@ impl ModelNames {
     /// Whether the model answers to this name.
     pub fn knows(&self, name: &str) -> bool {
         self.names.iter().any(|known| known == name)
+    }
+
+    /// The name in the `model` of a request, which must be one of these.
+    pub(crate) fn requested(&self, fields: &Fields<'_>) -> Result<String, Refusal> {
+        let name = match fields.get("model") {
+            Some(Value::String(name)) if !name.is_empty() => name.clone(),
+            None | Some(Value::String(_)) => return Err(Refusal::ModelMissing),
+            Some(_) => return Err(Refusal::WrongType { name: "model".into(), expected: "String" }),
+        };
+        if self.knows(&name) { Ok(name) } else { Err(Refusal::ModelUnknown { name }) }
     }
 
     /// All names, the model's own first.

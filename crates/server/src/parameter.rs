@@ -3,7 +3,7 @@
 //! The hosted service takes numbers and booleans as text too ("0", "True"), and a key whose value is null counts as
 //! absent. [`Fields`] knows the spellings, [`Parameters`] the ranges.
 
-use ocellus_engine::Sampling;
+use ocellus_engine::{Sampling, Stop};
 use serde_json::{Map, Value};
 
 use crate::Refusal;
@@ -15,8 +15,10 @@ pub(crate) struct Parameters {
     pub(crate) sampling: Sampling,
     /// Most tokens of the answer.
     pub(crate) max_tokens: usize,
-    /// Texts that end the answer; none is empty.
-    pub(crate) stop: Vec<String>,
+    /// What ends the answer; none is empty.
+    pub(crate) stop: Vec<Stop>,
+    /// How many answers.
+    pub(crate) n: usize,
     /// Log-probabilities of each token and of so many likelier ones.
     pub(crate) logprobs: Option<usize>,
     /// Pictures may take 16,384 tokens in place of 1,280.
@@ -37,15 +39,19 @@ pub(crate) struct Bounds {
 /// More stop texts than this, or longer ones, serve nobody, and each new token is compared with all of them.
 const MOST_STOPS: usize = 64;
 const LONGEST_STOP_BYTES: usize = 1024;
+const LONGEST_STOP_IDS: usize = 64;
+
+/// Tokens whose logits a request may change.
+const MOST_BIASES: usize = 300;
 
 impl Parameters {
-    /// Reads and checks every shared parameter. Those whose feature is missing are refused by name, never ignored.
+    /// Reads and checks every shared parameter.
     pub(crate) fn read(fields: &Fields<'_>, bounds: &Bounds) -> Result<Self, Refusal> {
-        refuse_missing_features(fields)?;
         Ok(Self {
             sampling: sampling(fields, bounds)?,
             max_tokens: max_tokens(fields, bounds.max_completion_tokens)?,
             stop: stop(fields)?,
+            n: n(fields)?,
             logprobs: logprobs(fields)?,
             high_resolution: fields.boolean("vl_high_resolution_images")?.unwrap_or(false),
         })
@@ -89,6 +95,7 @@ fn sampling(fields: &Fields<'_>, bounds: &Bounds) -> Result<Sampling, Refusal> {
     if let Some(value) = fields.float_in("frequency_penalty", penalty, phrase)? {
         sampling.frequency_penalty = value as f32;
     }
+    sampling.logit_bias = logit_bias(fields)?;
     let phrase = format!("Range of seed should be [0, {}]", bounds.largest_seed);
     if let Some(value) = fields.integer_in("seed", 0, i128::from(bounds.largest_seed), &phrase)? {
         sampling.seed = u64::try_from(value).ok();
@@ -104,30 +111,76 @@ fn max_tokens(fields: &Fields<'_>, most: usize) -> Result<usize, Refusal> {
     Ok(new.or(old).and_then(|value| usize::try_from(value).ok()).unwrap_or(most))
 }
 
-fn stop(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {
-    let stops: Vec<String> = match fields.get("stop") {
-        None => Vec::new(),
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(items)) if items.iter().all(Value::is_string) => {
-            items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }
-        Some(Value::Array(items)) if items.iter().all(|item| item.is_i64() || item.is_array()) => {
-            return Err(Refusal::NotSupported { what: "'stop' given as token ids".into() });
-        }
-        Some(_) => {
-            let expected = "String, or Array of String, without mixing";
-            return Err(Refusal::WrongType { name: "stop".into(), expected });
-        }
+/// `{"id": bias}`. Whether the ids exist is the engine's to say.
+fn logit_bias(fields: &Fields<'_>) -> Result<Vec<(u32, f32)>, Refusal> {
+    let map = match fields.get("logit_bias") {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(map)) => map,
+        Some(_) => return Err(Refusal::WrongType { name: "logit_bias".into(), expected: "Object" }),
     };
-    if stops.iter().any(String::is_empty) {
-        return Err(bad("'stop' must not contain an empty string"));
+    if map.len() > MOST_BIASES {
+        return Err(bad(format!("'logit_bias' must have at most {MOST_BIASES} entries")));
     }
-    if stops.len() > MOST_STOPS || stops.iter().any(|text| text.len() > LONGEST_STOP_BYTES) {
+    let biases = Fields::new(map);
+    let in_range = |bias: f64| (-100.0..=100.0).contains(&bias);
+    let mut read: Vec<(u32, f32)> = Vec::with_capacity(map.len());
+    for key in map.keys() {
+        let id = key.parse::<u32>().map_err(|_| bad("The keys of 'logit_bias' must be token ids"))?;
+        let phrase = "The values of 'logit_bias' should be in [-100.0, 100.0]";
+        let Some(bias) = biases.float_in(key, in_range, phrase)? else { continue };
+        // "7" and "007" are different keys.
+        if read.iter().any(|(known, _)| *known == id) {
+            return Err(bad(format!("'logit_bias' names token {id} twice")));
+        }
+        read.push((id, bias as f32));
+    }
+    Ok(read)
+}
+
+/// A text, texts, token ids that each end the answer, or lists of token ids that end it together.
+fn stop(fields: &Fields<'_>) -> Result<Vec<Stop>, Refusal> {
+    let wrong = || {
+        let expected = "String, or Array of String, of Integer or of Array of Integer, without mixing";
+        Refusal::WrongType { name: "stop".into(), expected }
+    };
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let stops: Vec<Stop> = match fields.get("stop") {
+        None => Vec::new(),
+        Some(Value::String(text)) => vec![Stop::Text(text.clone())],
+        Some(Value::Array(items)) => {
+            let texts = || items.iter().map(|item| item.as_str().map(Stop::from)).collect::<Option<_>>();
+            let ids = || items.iter().map(|item| Some(Stop::Ids(vec![id(item)?]))).collect();
+            let lists = || {
+                let list = |item: &Value| item.as_array()?.iter().map(id).collect::<Option<Vec<u32>>>();
+                items.iter().map(|item| list(item).map(Stop::Ids)).collect()
+            };
+            texts().or_else(ids).or_else(lists).ok_or_else(wrong)?
+        }
+        Some(_) => return Err(wrong()),
+    };
+    let mut too_long = stops.len() > MOST_STOPS;
+    for stop in &stops {
+        match stop {
+            Stop::Text(text) if text.is_empty() => {
+                return Err(bad("'stop' must not contain an empty string"));
+            }
+            Stop::Ids(ids) if ids.is_empty() => return Err(bad("'stop' must not contain an empty list")),
+            Stop::Text(text) => too_long |= text.len() > LONGEST_STOP_BYTES,
+            Stop::Ids(ids) => too_long |= ids.len() > LONGEST_STOP_IDS,
+        }
+    }
+    if too_long {
         return Err(bad(format!(
-            "'stop' must have at most {MOST_STOPS} entries of at most {LONGEST_STOP_BYTES} bytes"
+            "'stop' must have at most {MOST_STOPS} entries of at most {LONGEST_STOP_BYTES} bytes or \
+             {LONGEST_STOP_IDS} token ids"
         )));
     }
     Ok(stops)
+}
+
+fn n(fields: &Fields<'_>) -> Result<usize, Refusal> {
+    let n = fields.integer_in("n", 1, 4, "Range of n should be [1, 4]")?;
+    Ok(n.and_then(|n| usize::try_from(n).ok()).unwrap_or(1))
 }
 
 /// `top_logprobs` alone has no effect, as at the hosted service, but its range holds anyway.
@@ -135,48 +188,6 @@ fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, Refusal> {
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
     let top = fields.integer_in("top_logprobs", 0, 5, "Range of top_logprobs should be [0, 5]")?.unwrap_or(0);
     Ok(wanted.then(|| usize::try_from(top).unwrap_or(0)))
-}
-
-/// Parameters that change the answer in a way this server can't yet: a wrong value gets its own message, a right one
-/// an honest refusal, and the values that ask for nothing special pass.
-fn refuse_missing_features(fields: &Fields<'_>) -> Result<(), Refusal> {
-    let missing = |what: &str| Err(Refusal::NotSupported { what: what.into() });
-    if fields.integer_in("n", 1, 4, "Range of n should be [1, 4]")?.is_some_and(|n| n > 1) {
-        return missing("'n' above 1");
-    }
-    match fields.get("response_format") {
-        None => {}
-        Some(Value::Object(format)) => match format.get("type").and_then(Value::as_str) {
-            Some("text") => {}
-            Some(kind @ ("json_object" | "json_schema")) => {
-                return missing(&format!("'response_format' of type '{kind}'"));
-            }
-            _ => return Err(bad("'response_format.type' must be one of text, json_object and json_schema")),
-        },
-        Some(_) => return Err(Refusal::WrongType { name: "response_format".into(), expected: "Object" }),
-    }
-    match fields.get("tools") {
-        None => {}
-        Some(Value::Array(tools)) if tools.is_empty() => {}
-        Some(Value::Array(_)) => return missing("'tools'"),
-        Some(_) => return Err(Refusal::WrongType { name: "tools".into(), expected: "Array" }),
-    }
-    match fields.get("tool_choice") {
-        None => {}
-        Some(Value::String(choice)) if matches!(choice.as_str(), "none" | "auto") => {}
-        Some(Value::String(choice)) if choice == "required" => return missing("'tool_choice'"),
-        Some(Value::Object(_)) => return missing("'tool_choice'"),
-        Some(_) => {
-            return Err(bad("'tool_choice' must be \"none\", \"auto\" or an object that names a function"));
-        }
-    }
-    match fields.get("logit_bias") {
-        None => {}
-        Some(Value::Object(biases)) if biases.is_empty() => {}
-        Some(Value::Object(_)) => return missing("'logit_bias'"),
-        Some(_) => return Err(Refusal::WrongType { name: "logit_bias".into(), expected: "Object" }),
-    }
-    Ok(())
 }
 
 fn bad(message: impl Into<String>) -> Refusal {
@@ -283,6 +294,7 @@ mod tests {
             sampling: bounds().sampling,
             max_tokens: 8192,
             stop: Vec::new(),
+            n: 1,
             logprobs: None,
             high_resolution: false,
         };
@@ -376,55 +388,52 @@ mod tests {
     }
 
     #[test]
-    fn stop_is_a_text_or_texts() {
+    fn stop_is_texts_or_token_ids() {
         check(json!({"stop": "end"}), |p| p.stop = vec!["end".into()]);
         check(json!({"stop": ["a", "b"]}), |p| p.stop = vec!["a".into(), "b".into()]);
         check(json!({"stop": []}), |_| {});
+        check(json!({"stop": [7, 151643]}), |p| p.stop = vec![Stop::Ids(vec![7]), Stop::Ids(vec![151643])]);
+        check(json!({"stop": [[7, 8], [9]]}), |p| p.stop = vec![Stop::Ids(vec![7, 8]), Stop::Ids(vec![9])]);
         refused(json!({"stop": ""}), "'stop' must not contain an empty string");
-        refused(json!({"stop": ["a", 1]}), "'stop' must be String, or Array of String, without mixing");
-        refused(json!({"stop": ["a", null]}), "'stop' must be String, or Array of String, without mixing");
-        refused(json!({"stop": {"a": 1}}), "'stop' must be String, or Array of String, without mixing");
-        refused(json!({"stop": [1, 2]}), "'stop' given as token ids is not supported by this server yet.");
-        refused(
-            json!({"stop": [[1], [2]]}),
-            "'stop' given as token ids is not supported by this server yet.",
-        );
-        refused(json!({"stop": vec!["a"; 65]}), "'stop' must have at most 64 entries of at most 1024 bytes");
-        refused(
-            json!({"stop": "a".repeat(1025)}),
-            "'stop' must have at most 64 entries of at most 1024 bytes",
-        );
+        refused(json!({"stop": [[1], []]}), "'stop' must not contain an empty list");
+        let mixed =
+            "'stop' must be String, or Array of String, of Integer or of Array of Integer, without mixing";
+        for stop in [
+            json!(["a", 1]),
+            json!(["a", null]),
+            json!({"a": 1}),
+            json!(7),
+            json!([1, [2]]),
+            json!([1.5]),
+            json!([-1]),
+            json!([4294967296u64]),
+            json!([["a"]]),
+            json!([[1], "a"]),
+        ] {
+            refused(json!({"stop": stop}), mixed);
+        }
+        let too_long = "'stop' must have at most 64 entries of at most 1024 bytes or 64 token ids";
+        refused(json!({"stop": vec!["a"; 65]}), too_long);
+        refused(json!({"stop": "a".repeat(1025)}), too_long);
+        refused(json!({"stop": vec![1; 65]}), too_long);
+        refused(json!({"stop": [vec![1; 65]]}), too_long);
     }
 
     #[test]
-    fn what_is_missing_is_refused_by_name() {
-        check(json!({"n": 1, "response_format": {"type": "text"}, "tools": [], "logit_bias": {}}), |_| {});
-        check(json!({"tool_choice": "auto"}), |_| {});
-        refused(json!({"n": 2}), "'n' above 1 is not supported by this server yet.");
-        refused(
-            json!({"response_format": {"type": "json_object"}}),
-            "'response_format' of type 'json_object' is not supported by this server yet.",
-        );
-        refused(
-            json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
-            "'response_format' of type 'json_schema' is not supported by this server yet.",
-        );
-        let message = "'response_format.type' must be one of text, json_object and json_schema";
-        refused(json!({"response_format": {"type": "xml"}}), message);
-        refused(json!({"response_format": {}}), message);
-        refused(json!({"response_format": "text"}), "'response_format' must be Object");
-        refused(json!({"tools": [{"type": "function"}]}), "'tools' is not supported by this server yet.");
-        refused(json!({"tools": {}}), "'tools' must be Array");
-        refused(json!({"tool_choice": "required"}), "'tool_choice' is not supported by this server yet.");
-        refused(
-            json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}),
-            "'tool_choice' is not supported by this server yet.",
-        );
-        refused(
-            json!({"tool_choice": "never"}),
-            "'tool_choice' must be \"none\", \"auto\" or an object that names a function",
-        );
-        refused(json!({"logit_bias": {"1": 5}}), "'logit_bias' is not supported by this server yet.");
+    fn logit_bias_is_a_map_of_ids() {
+        check(json!({"logit_bias": {}}), |_| {});
+        check(json!({"logit_bias": {"7": -100, "0": "0.5", "9": null}}), |p| {
+            p.sampling.logit_bias = vec![(7, -100.0), (0, 0.5)];
+        });
         refused(json!({"logit_bias": []}), "'logit_bias' must be Object");
+        refused(json!({"logit_bias": {"a": 1}}), "The keys of 'logit_bias' must be token ids");
+        refused(json!({"logit_bias": {"-1": 1}}), "The keys of 'logit_bias' must be token ids");
+        refused(json!({"logit_bias": {"7": 1, "007": 2}}), "'logit_bias' names token 7 twice");
+        let range = "The values of 'logit_bias' should be in [-100.0, 100.0]";
+        refused(json!({"logit_bias": {"7": 100.1}}), range);
+        refused(json!({"logit_bias": {"7": "-101"}}), range);
+        refused(json!({"logit_bias": {"7": []}}), "'7' must be Float");
+        let many: Map<String, Value> = (0..301).map(|id| (id.to_string(), json!(1))).collect();
+        refused(json!({"logit_bias": many}), "'logit_bias' must have at most 300 entries");
     }
 }

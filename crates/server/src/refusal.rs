@@ -16,6 +16,8 @@ pub enum Refusal {
     KeyMissing,
     /// The key is none of ours.
     KeyWrong,
+    /// An asynchronous call, which only other models of the hosted service answer.
+    AsynchronousCall,
     /// No such route.
     PathUnknown,
     /// The route has other methods.
@@ -90,6 +92,15 @@ pub enum Refusal {
     DownloadFailed,
     /// The file took too long.
     DownloadTimedOut,
+    /// The certificate for an upload is not good, or not for this file.
+    UploadForbidden {
+        /// Why, in a sentence.
+        reason: &'static str,
+    },
+    /// Another file was uploaded under the same name.
+    UploadExists,
+    /// No room for another upload.
+    UploadsFull,
     /// The file is of a known format but broken.
     ImageBroken,
     /// The file is of no known format.
@@ -130,7 +141,7 @@ pub enum Dialect {
 impl Dialect {
     /// The dialect of a path; paths of neither answer in the compatible one.
     pub fn of_path(path: &str) -> Self {
-        if path.starts_with("/api/v1/") { Self::Native } else { Self::Compatible }
+        if path == "/api" || path.starts_with("/api/") { Self::Native } else { Self::Compatible }
     }
 }
 
@@ -199,6 +210,9 @@ impl Refusal {
             Self::KeyWrong => {
                 row(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), INVALID, "InvalidApiKey")
             }
+            Self::AsynchronousCall => {
+                row(StatusCode::FORBIDDEN, Some("access_denied"), INVALID, "AccessDenied")
+            }
             Self::PathUnknown => row(StatusCode::NOT_FOUND, Some("not_found"), INVALID, "NotFound"),
             Self::MethodWrong { .. } => {
                 row(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"), INVALID, "MethodNotAllowed")
@@ -217,6 +231,18 @@ impl Refusal {
             Self::FetchOff | Self::FetchForbidden | Self::DownloadFailed | Self::DownloadTimedOut => {
                 Row { native_code: "InvalidParameter.DataInspection", ..parameter }
             }
+            Self::UploadForbidden { .. } => {
+                row(StatusCode::FORBIDDEN, Some("access_denied"), INVALID, "AccessDenied")
+            }
+            Self::UploadExists => {
+                row(StatusCode::CONFLICT, Some("file_already_exists"), INVALID, "FileAlreadyExists")
+            }
+            Self::UploadsFull => row(
+                StatusCode::TOO_MANY_REQUESTS,
+                Some("insufficient_quota"),
+                "insufficient_quota",
+                "Throttling.AllocationQuota",
+            ),
             Self::Busy => row(
                 StatusCode::TOO_MANY_REQUESTS,
                 Some("limit_requests"),
@@ -263,6 +289,7 @@ impl Refusal {
             }
             Self::KeyWrong if native => "Invalid API-key provided.".into(),
             Self::KeyWrong => "Incorrect API key provided.".into(),
+            Self::AsynchronousCall => "Current user api does not support asynchronous calls.".into(),
             Self::PathUnknown => "There is no such path on this server.".into(),
             Self::MethodWrong { method } => format!("Request method '{method}' is not supported."),
             Self::BodyTooLarge { limit_bytes } => {
@@ -313,6 +340,9 @@ impl Refusal {
             Self::DownloadTimedOut => {
                 "Download the media resource timed out during the data inspection process.".into()
             }
+            Self::UploadForbidden { reason } => format!("The upload is not allowed. {reason}"),
+            Self::UploadExists => "Another file was uploaded under this name already.".into(),
+            Self::UploadsFull => "There is no room for more uploaded files, please try again later.".into(),
             Self::ImageBroken => "Failed to decode the image during the data inspection.".into(),
             Self::ImageFormatUnknown => "The file format is illegal and cannot be opened.".into(),
             Self::ImageSides { height, width } => format!(

@@ -1,11 +1,17 @@
 //! From an address to a running server, and back down in order.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use tokio::sync::Notify;
 
-use crate::{Error, Keys};
+use crate::{Dialect, Error, Keys, Refusal, answer_body, body};
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -43,8 +49,8 @@ impl Bind {
     }
 }
 
-/// Serves until `stop` is over, then lets running answers finish for at most `drain`; new connections are refused
-/// meanwhile.
+/// Serves until `stop` is over. Then running answers may finish for at most `drain`: meanwhile new requests are
+/// refused with 503, and `/ready` says so to whoever sends them; those that still run at the end are cut off.
 ///
 /// # Errors
 /// [`Error::Serve`] when connections can't be accepted.
@@ -55,22 +61,86 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (stopped, mut stopping) = tokio::sync::watch::channel(false);
+    let running = Arc::new(Running::default());
+    let app = app.layer(middleware::from_fn_with_state(running.clone(), count));
+    let (closed, closing) = tokio::sync::oneshot::channel::<()>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-        stop.await;
-        // The receiver below lives as long as this future is polled.
-        let _ = stopped.send(true);
+        let _ = closing.await;
     });
     let bound = async move {
-        // An error means that serving is over already.
-        let _ = stopping.wait_for(|stopped| *stopped).await;
-        tokio::time::sleep(drain).await;
+        stop.await;
+        running.draining.store(true, Ordering::SeqCst);
+        let drained = tokio::time::timeout(drain, running.until_none()).await;
+        // Connections without a request are closed now, and no further ones are accepted.
+        let _ = closed.send(());
+        if drained.is_ok() {
+            // What was answered last must still be written to its connection.
+            tokio::time::sleep(LAST_BYTES).await;
+        }
+        drained.is_ok()
     };
     tokio::select! {
         served = serving.into_future() => Ok(served?),
-        () = bound => {
-            tracing::warn!("answers were still running at the end of the drain time");
+        drained = bound => {
+            if !drained {
+                tracing::warn!("answers were still running at the end of the drain time and were cut off");
+            }
             Ok(())
         }
     }
+}
+
+/// A client that reads so slowly after its answer is complete loses the end of it.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// Requests between their first byte and the last byte of their answer.
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicUsize,
+    draining: AtomicBool,
+    changed: Notify,
+}
+
+impl Running {
+    async fn until_none(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Counts a request as long as it lives.
+#[derive(Debug)]
+struct Place(Arc<Running>);
+
+impl Place {
+    fn new(running: Arc<Running>) -> Self {
+        running.count.fetch_add(1, Ordering::SeqCst);
+        Self(running)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.changed.notify_one();
+    }
+}
+
+/// Around everything: counts requests, and refuses new ones while the server stops. Operators may still look.
+async fn count(State(running): State<Arc<Running>>, request: Request, next: Next) -> Response {
+    // The order matters: who is counted before the flag is set is waited for.
+    let place = Place::new(running.clone());
+    let path = request.uri().path();
+    if running.draining.load(Ordering::SeqCst) && !matches!(path, "/health" | "/metrics") {
+        let dialect = Dialect::of_path(path);
+        let (parts, rest) = request.into_parts();
+        body::drain(&parts.headers, rest).await;
+        return Refusal::NotReady.answer(dialect, &uuid::Uuid::new_v4().to_string());
+    }
+    next.run(request).await.map(|body| answer_body::while_alive(body, place))
 }

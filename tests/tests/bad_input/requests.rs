@@ -93,7 +93,7 @@ const REQUESTS: &[(&str, Fault, Refused)] = &[
     ("a picture without address", Message(r#"{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}"#), invalid("'messages.0.content.0.image_url.url' must be String")),
     ("a picture of too few pixels", Message(r#"{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:;base64,"}, "min_pixels": 1}]}"#), invalid("Range of min_pixels should be [3136, 12845056]")),
     ("limits the wrong way round", Message(r#"{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:;base64,"}, "min_pixels": 9000, "max_pixels": 8000}]}"#), invalid("min_pixels (9000) must not exceed max_pixels (8000)")),
-    ("a video", Message(r#"{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:;base64,"}}]}"#), invalid("Video input ('messages.0.content.0') is not supported by this server yet.")),
+    ("a video", Message(r#"{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:;base64,"}}]}"#), invalid("Decoding a video file ('messages.0.content.0.video_url'; send its frames as a list of images instead) is not supported by this server yet.")),
     ("more tokens than the context has", Body(|| words(40_000)), invalid("Range of input length should be [1, 32767]")),
     ("far more tokens than the context has", Body(|| words(10_000_000)), invalid("Range of input length should be [1, 32767]")),
     // Parameters.
@@ -115,7 +115,7 @@ const REQUESTS: &[(&str, Fault, Refused)] = &[
     ("a negative seed", With("seed", "-1"), invalid("Range of seed should be [0, 2147483647]")),
     ("a seed beyond the largest", With("seed", "2147483648"), invalid("Range of seed should be [0, 2147483647]")),
     ("an empty stop", With("stop", r#"["\n", ""]"#), invalid("'stop' must not contain an empty string")),
-    ("stops of two kinds", With("stop", r#"["\n", 13]"#), invalid("'stop' must be String, or Array of String, without mixing")),
+    ("stops of two kinds", With("stop", r#"["\n", 13]"#), invalid("'stop' must be String, or Array of String, of Integer or of Array of Integer, without mixing")),
     ("no answer", With("n", "0"), invalid("Range of n should be [1, 4]")),
     ("five answers", With("n", "5"), invalid("Range of n should be [1, 4]")),
     ("six likely tokens", With("top_logprobs", "6"), invalid("Range of top_logprobs should be [0, 5]")),

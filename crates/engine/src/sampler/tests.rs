@@ -80,6 +80,7 @@ fn equals_the_slow_one() {
         let mut pick =
             |values: &[f32]| values[((next() + 1.0) / 2.0 * values.len() as f32) as usize % values.len()];
         let settings = Sampling {
+            logit_bias: Vec::new(),
             temperature: pick(&[0.0, 0.01, 0.7, 1.0, 3.0]),
             top_k: pick(&[0.0, 1.0, 3.0, 50.0, 129.0, 1e9]) as usize,
             top_p: pick(&[1.0, 0.0, 0.001, 0.3, 0.813, 0.9991]),
@@ -204,6 +205,7 @@ fn survives_any_logits_and_settings() {
         let [temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty] =
             settings.map(|pick| *pick.get(&odd));
         let settings = Sampling {
+            logit_bias: Vec::new(),
             temperature,
             top_p,
             top_k,
@@ -255,6 +257,7 @@ fn penalties_bend_the_greedy_choice() {
 #[test]
 fn penalties_change_logits_as_defined() {
     let settings = Sampling {
+        logit_bias: Vec::new(),
         repetition_penalty: 2.0,
         presence_penalty: 0.5,
         frequency_penalty: 0.25,
@@ -286,6 +289,7 @@ fn log_probabilities_are_those_of_the_model() {
     let logits: Vec<f32> = [0.1f32, 0.6, 0.3].map(|probability| probability.ln() + 5.0).into();
     // Penalties, temperature and cuts change the choice, not what is told about it.
     let settings = Sampling {
+        logit_bias: Vec::new(),
         temperature: 0.3,
         top_k: 1,
         presence_penalty: 2.0,
@@ -303,4 +307,46 @@ fn log_probabilities_are_those_of_the_model() {
     assert_eq!(sampler.sample(&logits, Some(0)).logprobs.unwrap().top, []);
     assert_eq!(sampler.sample(&logits, None).logprobs, None);
     assert_eq!(sampler.sample(&logits, Some(99)).logprobs.unwrap().top.len(), 3);
+}
+
+#[test]
+fn biases_come_first() {
+    let sampled = |logit_bias: &[(u32, f32)], logits: &[f32], sampling: Sampling| {
+        let sampling = Sampling { logit_bias: logit_bias.to_vec(), ..sampling };
+        Sampler::new(&sampling, 0, &[1]).sample(logits, Some(1))
+    };
+    let greedy = Sampling::default;
+    assert_eq!(sampled(&[], &[1.0, 2.0, 3.0], greedy()).id, 2);
+    assert_eq!(sampled(&[(0, 2.5)], &[1.0, 2.0, 3.0], greedy()).id, 0);
+    assert_eq!(sampled(&[(2, -100.0), (7, 100.0)], &[1.0, 2.0, 3.0], greedy()).id, 1);
+    // A positive sum is divided, although the logit alone is negative and would be multiplied.
+    let penalized = Sampling { repetition_penalty: 10.0, ..greedy() };
+    assert_eq!(sampled(&[(1, 9.0)], &[0.7, -1.0, 0.5], penalized.clone()).id, 1);
+    assert_eq!(sampled(&[(1, 6.0)], &[0.7, -1.0, 0.5], penalized).id, 0);
+    // Top-k is looked for after the bias, and log-probabilities are the model's own.
+    let top = Sampling { temperature: 1.0, top_k: 1, ..greedy() };
+    let choice = sampled(&[(0, 50.0)], &[0.0, 0.0, 9.0], top);
+    assert_eq!(choice.id, 0);
+    assert_eq!(choice.logprobs.unwrap().top[0].0, 2);
+}
+
+#[test]
+fn what_is_not_allowed_never_comes() {
+    let settings = [
+        Sampling::default(),
+        Sampling { temperature: 1.5, ..Sampling::default() },
+        Sampling { temperature: 1.0, top_k: 2, top_p: 0.5, min_p: 0.9, ..Sampling::default() },
+        Sampling { repetition_penalty: 1.3, logit_bias: vec![(3, 100.0)], ..Sampling::default() },
+    ];
+    let allowed = |id: u32| id == 1 || id == 4;
+    for sampling in settings {
+        let mut sampler = Sampler::new(&sampling, 3, &[]);
+        for _ in 0..20 {
+            let choice = sampler.sample_allowed(&[9.0, 0.5, 9.0, 8.0, 0.4], None, allowed);
+            assert!(allowed(choice.id), "{sampling:?} chose {}", choice.id);
+        }
+        // Also when the model finds everything that is allowed impossible.
+        let logits = [1.0, f32::NEG_INFINITY, 1.0, f32::NAN, f32::NAN];
+        assert_eq!(sampler.sample_allowed(&logits, None, allowed).id, 1, "{sampling:?}");
+    }
 }

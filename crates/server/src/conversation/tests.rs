@@ -10,13 +10,16 @@ use crate::fetch::{Limits, Policy};
 async fn read(messages: &Value, high_resolution: bool) -> Result<String, Refusal> {
     let fetcher = Fetcher::new(Policy::Off, Limits::default()).unwrap();
     let messages = Conversation::read(Some(messages), high_resolution)?.fetch(&fetcher).await?;
+    let area = |limits: &PixelLimits| format!("{}..{}", limits.min_pixels, limits.max_pixels);
     let part = |part: &Part| match part {
         Part::Text(text) => format!(" {text:?}"),
         Part::Image(image) => {
-            let PixelLimits { min_pixels, max_pixels, .. } = image.limits;
-            format!(" image({} {min_pixels}..{max_pixels})", String::from_utf8_lossy(&image.bytes))
+            format!(" image({} {})", String::from_utf8_lossy(&image.bytes), area(&image.limits))
         }
-        Part::Video(_) => " video".into(),
+        Part::Video(video) => {
+            let frames = video.frames.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<Vec<_>>();
+            format!(" video({} @{} {})", frames.join(","), video.fps, area(&video.limits))
+        }
     };
     let call = |call: &ToolCall| format!(" {}({})", call.name, call.arguments);
     let turn = |message: &Message| {
@@ -173,16 +176,73 @@ fn messages_and_contents_of_no_shape() {
     refused(user(json!([{"image_url": {"url": 7}}])), "'messages.0.content.0.image_url.url' must be String");
     refused(user(json!([{"image": [HI]}])), "'messages.0.content.0.image' must be String or Object");
     refused(
-        user(json!([{"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}}])),
-        "Video input ('messages.0.content.0') is not supported by this server yet.",
-    );
-    refused(
-        user(json!(["a", {"video": [HI, HI, HI, HI]}])),
-        "Video input ('messages.0.content.1') is not supported by this server yet.",
-    );
-    refused(
         user(Value::Array(vec![json!({"image": HI}); 513])),
         "The request has 513 images and videos; at most 512 are accepted.",
+    );
+}
+
+/// `n` frames.
+fn frames(n: usize) -> Value {
+    Value::Array(vec![json!(HI); n])
+}
+
+#[test]
+fn clips_as_lists_of_frames() {
+    let expected = "User: video(hi,hi,hi,hi @2 3136..12845056)";
+    for video in [
+        json!({"video": frames(4)}),
+        json!({"video": frames(4), "fps": null}),
+        json!({"type": "video", "video": frames(4)}),
+        json!({"type": "video", "video": [HI, {"url": HI}, HI, HI], "fps": 2}),
+    ] {
+        check(user(json!([video])), expected);
+    }
+    for (fps, read) in [(json!(0.1), "0.1"), (json!(10), "10"), (json!("0.5"), "0.5"), (json!("1e0"), "1")] {
+        let video = json!({"video": frames(4), "fps": fps, "min_pixels": 4000, "max_pixels": "100352"});
+        check(user(json!([video])), &format!("User: video(hi,hi,hi,hi @{read} 4000..100352)"));
+    }
+    for fps in [json!(0.09), json!(10.01), json!(0), json!(-1), json!("11"), json!(1e300)] {
+        refused(user(json!([{"video": frames(4), "fps": fps}])), "Range of fps should be [0.1, 10.0]");
+    }
+    for fps in [json!("fast"), json!("nan"), json!("inf"), json!([2]), json!({}), json!(true), json!("")] {
+        refused(user(json!([{"video": frames(4), "fps": fps}])), "'fps' must be Float");
+    }
+    for count in [0, 1, 3, 513] {
+        let video = json!({"type": "video", "video": frames(count)});
+        refused(user(json!([video])), "the range of sequence images shoule be (4, 512)");
+    }
+    assert!(block_on(read(&user(json!([{"video": frames(512)}])), false)).is_ok());
+    refused(
+        user(Value::Array(vec![json!({"video": frames(512)}); 5])),
+        "The request names 2560 files; at most 2048 are accepted.",
+    );
+    refused(
+        user(json!([{"video": [HI, HI, 7, HI]}])),
+        "'messages.0.content.0.video.2' must be String or Object",
+    );
+    refused(
+        user(json!([{"video": [HI, HI, HI, "/etc/passwd"]}])),
+        "The provided URL does not appear to be valid. Ensure it is correctly formatted.",
+    );
+    refused(user(json!([{"video": 7}])), "'messages.0.content.0.video' must be String or Array");
+    refused(user(json!([{"type": "video"}])), "'messages.0.content.0.video' must be String or Array");
+}
+
+#[test]
+fn video_files_are_refused_by_name() {
+    let decoding = |at: &str| {
+        format!(
+            "Decoding a video file ('messages.0.content.{at}'; send its frames as a list of images instead) is not \
+             supported by this server yet."
+        )
+    };
+    let url = "https://example.org/a.mp4";
+    refused(user(json!([{"type": "video_url", "video_url": {"url": url}}])), &decoding("0.video_url"));
+    refused(user(json!(["a", {"video": url, "fps": 2}])), &decoding("1.video"));
+    refused(user(json!([{"video": url, "fps": 20}])), "Range of fps should be [0.1, 10.0]");
+    refused(
+        user(json!([{"video": "/root/a.mp4"}])),
+        "The provided URL does not appear to be valid. Ensure it is correctly formatted.",
     );
 }
 

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::conversation::Conversation;
+use crate::coordinates::Coordinates;
 use crate::parameter::{Bounds, Fields, Parameters};
+use crate::structure::Structure;
 use crate::{ModelNames, Refusal};
 
 /// A request in which nothing is left to check but the files it names.
@@ -13,6 +15,10 @@ pub(crate) struct ChatRequest {
     pub(crate) model: String,
     pub(crate) conversation: Conversation,
     pub(crate) parameters: Parameters,
+    pub(crate) coordinates: Coordinates,
+    pub(crate) structure: Structure,
+    /// How many answers; 1 where functions may be called, as at the hosted service.
+    pub(crate) n: usize,
     /// Answer as an event stream.
     pub(crate) stream: bool,
     /// End the event stream with the usage. Never without being asked: programs index `choices[0]` of every chunk.
@@ -28,15 +34,10 @@ impl ChatRequest {
         // The parser stops at 128 levels, so deep nesting is an error and not the end of the stack.
         let body: Value = serde_json::from_slice(body).map_err(|_| Refusal::BodyMalformed)?;
         let fields = Fields::new(body.as_object().ok_or(Refusal::BodyMalformed)?);
-        let model = match fields.get("model") {
-            Some(Value::String(name)) if !name.is_empty() => name.clone(),
-            None | Some(Value::String(_)) => return Err(Refusal::ModelMissing),
-            Some(_) => return Err(Refusal::WrongType { name: "model".into(), expected: "String" }),
-        };
-        if !names.knows(&model) {
-            return Err(Refusal::ModelUnknown { name: model });
-        }
+        let model = names.requested(&fields)?;
         let parameters = Parameters::read(&fields, bounds)?;
+        let structure = Structure::read(&fields)?;
+        let n = if structure.tools.is_empty() { parameters.n } else { 1 };
         let include_usage = match fields.get("stream_options") {
             None => false,
             Some(Value::Object(options)) => Fields::new(options).boolean("include_usage")?.unwrap_or(false),
@@ -48,6 +49,9 @@ impl ChatRequest {
             model,
             conversation: Conversation::read(fields.get("messages"), parameters.high_resolution)?,
             parameters,
+            coordinates: Coordinates::read(&fields)?,
+            structure,
+            n,
             stream: fields.boolean("stream")?.unwrap_or(false),
             include_usage,
         })

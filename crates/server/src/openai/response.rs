@@ -1,7 +1,10 @@
 //! The JSON of an answer, in the order of keys that the hosted service uses.
 
-use ocellus_engine::{FinishReason, Finished, Logprob, PromptTokens, TextDelta, TokenLogprob};
+use ocellus_engine::{FinishReason, Logprob, PromptTokens, TokenLogprob};
 use serde::Serialize;
+
+use super::choice::{Answer, Call};
+use crate::extension::Extension;
 
 /// What all chunks and answers of one request have in common.
 #[derive(Clone, Debug)]
@@ -17,13 +20,15 @@ pub(crate) struct Stamp {
 /// A whole answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Completion<'a> {
-    choices: [Choice<'a>; 1],
+    choices: Vec<Choice<'a>>,
     object: &'static str,
     usage: Usage,
     created: u64,
     system_fingerprint: Option<&'a str>,
     model: &'a str,
     id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ocellus: Option<&'a Extension>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,31 +43,77 @@ struct Choice<'a> {
 struct AnswerMessage<'a> {
     content: &'a str,
     role: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall<'a>>,
+}
+
+/// A call of a function, or the next part of one: only the first part has the id, the type and the name.
+#[derive(Debug, Serialize)]
+pub(crate) struct ToolCall<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) index: usize,
+    pub(crate) function: CalledFunction<'a>,
+}
+
+/// What is called.
+#[derive(Debug, Serialize)]
+pub(crate) struct CalledFunction<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<&'a str>,
+    /// JSON text.
+    pub(crate) arguments: &'a str,
+}
+
+impl<'a> ToolCall<'a> {
+    /// The call with these arguments, or with the first of them.
+    pub(crate) fn new(index: usize, call: &'a Call, arguments: &'a str) -> Self {
+        let function = CalledFunction { name: Some(&call.name), arguments };
+        Self { id: Some(&call.id), kind: Some("function"), index, function }
+    }
+
+    /// More arguments.
+    pub(crate) fn more(index: usize, arguments: &'a str) -> Self {
+        Self { id: None, kind: None, index, function: CalledFunction { name: None, arguments } }
+    }
 }
 
 impl<'a> Completion<'a> {
     /// `with_logprobs` tells an answer without tokens from one whose log-probabilities nobody wants.
-    pub(crate) fn new(
-        stamp: &'a Stamp,
-        answer: &'a TextDelta,
-        finished: &Finished,
-        with_logprobs: bool,
-    ) -> Self {
-        let choice = Choice {
-            message: AnswerMessage { content: &answer.text, role: "assistant" },
-            finish_reason: finish_reason(finished.reason),
-            index: 0,
+    pub(crate) fn new(stamp: &'a Stamp, answers: &'a [Answer], with_logprobs: bool) -> Self {
+        let choice = |(index, answer): (usize, &'a Answer)| Choice {
+            message: AnswerMessage {
+                content: &answer.text,
+                role: "assistant",
+                tool_calls: answer
+                    .calls
+                    .iter()
+                    .enumerate()
+                    .map(|(index, call)| ToolCall::new(index, call, &call.arguments))
+                    .collect(),
+            },
+            finish_reason: answer.finish_reason(),
+            index,
             logprobs: with_logprobs.then(|| Logprobs::new(&answer.logprobs)),
         };
+        let prompt = answers.first().map(|answer| answer.finished.prompt).unwrap_or_default();
         Self {
-            choices: [choice],
+            choices: answers.iter().enumerate().map(choice).collect(),
             object: "chat.completion",
-            usage: Usage::new(finished),
+            usage: Usage::new(prompt, answers.iter().map(|answer| answer.finished.completion_tokens).sum()),
             created: stamp.created,
             system_fingerprint: None,
             model: &stamp.model,
             id: &stamp.id,
+            ocellus: None,
         }
+    }
+
+    /// Adds what only this server tells.
+    pub(crate) fn with(self, extension: Option<&'a Extension>) -> Self {
+        Self { ocellus: extension, ..self }
     }
 }
 
@@ -98,10 +149,10 @@ struct CompletionDetails {
 }
 
 impl Usage {
-    pub(crate) fn new(finished: &Finished) -> Self {
-        let PromptTokens { text, image, video } = finished.prompt;
-        let prompt_tokens = finished.prompt.total();
-        let completion_tokens = finished.completion_tokens;
+    /// The prompt counts once, however many choices continue it.
+    pub(crate) fn new(prompt: PromptTokens, completion_tokens: usize) -> Self {
+        let PromptTokens { text, image, video } = prompt;
+        let prompt_tokens = prompt.total();
         Self {
             prompt_tokens,
             completion_tokens,

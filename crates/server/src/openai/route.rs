@@ -4,43 +4,30 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Path, Request, State as Shared};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ocellus_engine::Request as EngineRequest;
 use serde_json::{Value, json};
 
+use super::choice::Answer;
 use super::request::{ChatRequest, LARGEST_SEED};
 use super::response::{Completion, Stamp};
-use super::stream::Chunks;
+use super::stream::{Chunks, Wanted};
 use crate::envelope::RequestId;
 use crate::parameter::Bounds;
-use crate::{Refusal, State, answer, body, sse, unix_seconds};
+use crate::{BoxEvents, Refusal, State, answer, body, key, sse, unix_seconds};
 
 /// `…/chat/completions`, `…/models` and `…/models/NAME` under both prefixes, behind the keys.
 pub(crate) fn routes(state: &Arc<State>) -> Router<Arc<State>> {
     let routes = Router::new()
         .route("/chat/completions", post(chat))
+        .route("/tokens/estimate", post(crate::estimate::estimate))
         .route("/models", get(models))
         // Names may have slashes.
         .route("/models/{*name}", get(model))
-        .route_layer(middleware::from_fn_with_state(state.clone(), check_key));
+        .route_layer(middleware::from_fn_with_state(state.clone(), key::check));
     Router::new().nest("/v1", routes.clone()).nest("/compatible-mode/v1", routes)
-}
-
-/// Before anything else is read.
-async fn check_key(
-    Shared(state): Shared<Arc<State>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Refusal> {
-    if let Err(refusal) = state.keys.check(request.headers().get(AUTHORIZATION)) {
-        let (parts, rest) = request.into_parts();
-        body::drain(&parts.headers, rest).await;
-        return Err(refusal);
-    }
-    Ok(next.run(request).await)
 }
 
 async fn chat(
@@ -55,20 +42,40 @@ async fn chat(
     };
     let bytes = body::read(&parts.headers, rest).await?;
     let chat = parse(&state, bytes).await?;
-    let with_logprobs = chat.parameters.logprobs.is_some();
+    let wanted = Wanted {
+        n: chat.n,
+        usage: chat.include_usage,
+        logprobs: chat.parameters.logprobs.is_some(),
+        tools: !chat.structure.tools.is_empty(),
+    };
 
+    let reader = state.uploads.reader(&parts.headers);
+    let conversation = chat.conversation.resolve(&state.uploads, reader, state.fetcher.limits()).await?;
     let request = EngineRequest {
-        messages: chat.conversation.fetch(&state.fetcher).await?,
+        messages: conversation.fetch(&state.fetcher).await?,
+        tools: chat.structure.tools,
         sampling: chat.parameters.sampling,
         max_tokens: Some(chat.parameters.max_tokens),
         stop: chat.parameters.stop,
+        constraint: chat.structure.constraint,
         logprobs: chat.parameters.logprobs,
         ..EngineRequest::default()
     };
-    let mut events = state.engine.submit(request);
+    // Dropping them, with the first refusal or when the client goes away, cancels them all.
+    let mut choices: Vec<BoxEvents> =
+        (0..wanted.n).map(|index| state.engine.submit(request_for_choice(&request, index))).collect();
+    drop(request);
     drop(place);
     // Until here every refusal is a plain HTTP status, also for a stream.
-    answer::started(&mut events).await?;
+    let mut started = None;
+    for events in &mut choices {
+        started = Some(answer::started(events).await?);
+    }
+    // All choices have the same prompt.
+    let started = started.ok_or(Refusal::EngineFailure)?;
+    let rewrite = |events| chat.coordinates.apply(events, &started);
+    let choices = choices.into_iter().map(rewrite).collect::<Result<Vec<_>, _>>()?;
+    let extension = state.extension(&started);
 
     let stamp = Stamp {
         id: format!("chatcmpl-{}", uuid::Uuid::new_v4()),
@@ -76,28 +83,42 @@ async fn chat(
         model: chat.model,
     };
     if chat.stream {
-        let chunks = Chunks { stamp, include_usage: chat.include_usage, with_logprobs, request_id };
-        return Ok(sse::response(events, chunks));
+        return Ok(sse::response(choices, Chunks::new(stamp, wanted, request_id).with(extension)));
     }
-    let (answer, finished) = answer::whole(events).await?;
-    Ok(axum::Json(Completion::new(&stamp, &answer, &finished, with_logprobs)).into_response())
+    let mut answers = Vec::with_capacity(choices.len());
+    for events in choices {
+        let (whole, finished) = answer::whole(events).await?;
+        answers.push(Answer::new(whole, finished, wanted.tools));
+    }
+    let completion = Completion::new(&stamp, &answers, wanted.logprobs).with(extension.as_ref());
+    Ok(axum::Json(completion).into_response())
+}
+
+/// The request for one of the choices. Each has a seed of its own, so that they differ and can be had again.
+pub(crate) fn request_for_choice(request: &EngineRequest, index: usize) -> EngineRequest {
+    let mut request = request.clone();
+    request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(index as u64));
+    request
 }
 
 /// Off the threads that serve connections: megabytes of JSON and base64 take a while.
 async fn parse(state: &Arc<State>, bytes: Vec<u8>) -> Result<ChatRequest, Refusal> {
     let state = state.clone();
-    let parsed = tokio::task::spawn_blocking(move || {
-        let bounds = Bounds {
-            sampling: state.engine.info().default_sampling.clone(),
-            max_completion_tokens: state.max_completion_tokens,
-            largest_seed: LARGEST_SEED,
-        };
-        ChatRequest::parse(&bytes, &state.names, &bounds)
-    });
+    let parsed =
+        tokio::task::spawn_blocking(move || ChatRequest::parse(&bytes, &state.names, &bounds(&state)));
     parsed.await.unwrap_or_else(|error| {
         tracing::error!(%error, "reading a request panicked");
         Err(Refusal::EngineFailure)
     })
+}
+
+/// What requests of this dialect may ask for.
+pub(crate) fn bounds(state: &State) -> Bounds {
+    Bounds {
+        sampling: state.engine.info().default_sampling.clone(),
+        max_completion_tokens: state.max_completion_tokens,
+        largest_seed: LARGEST_SEED,
+    }
 }
 
 /// Every name the model answers to, its own first.

@@ -125,9 +125,13 @@ async fn what_the_engine_is_asked() {
             presence_penalty: 1.0,
             frequency_penalty: -1.0,
             seed: Some(7),
+            logit_bias: Vec::new(),
         }
     );
-    assert_eq!((request.max_tokens, request.stop.join(" "), request.logprobs), (Some(9), "a b".into(), None));
+    assert_eq!(
+        (request.max_tokens, request.stop, request.logprobs),
+        (Some(9), vec!["a".into(), "b".into()], None)
+    );
     let [Message { role: Role::System, .. }, Message { role: Role::User, parts, .. }] = &request.messages[..]
     else {
         panic!("{:?}", request.messages);

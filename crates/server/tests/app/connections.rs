@@ -9,17 +9,29 @@ use super::*;
 
 /// A server on a free port; it stops when the sender is used or dropped.
 fn start(engine: &Arc<Scripted>) -> (u16, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    start_app(engine.app())
+}
+
+pub(crate) fn start_app(app: axum::Router) -> (u16, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    start_app_with(app, Duration::from_secs(5))
+}
+
+/// The same, with as long for running answers after the stop.
+pub(crate) fn start_app_with(
+    app: axum::Router,
+    drain: Duration,
+) -> (u16, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let bind = Bind { host: "127.0.0.1".into(), port: 0, allow_no_key: false };
     let listener = bind.listen(&Keys::default()).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = oneshot::channel();
-    let serving = serve(listener, engine.app(), Duration::from_secs(5), async {
+    let serving = serve(listener, app, drain, async {
         let _ = stopped.await;
     });
     (port, stop, tokio::spawn(async { serving.await.unwrap() }))
 }
 
-async fn request(port: u16, body: &str) -> TcpStream {
+pub(crate) async fn request(port: u16, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let head = format!(
         "POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -29,14 +41,14 @@ async fn request(port: u16, body: &str) -> TcpStream {
     stream
 }
 
-async fn rest(mut stream: TcpStream) -> String {
+pub(crate) async fn rest(mut stream: TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text
 }
 
 /// Waits for a condition without a guess at how long it takes; the test harness bounds it.
-async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;

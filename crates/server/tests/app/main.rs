@@ -5,8 +5,16 @@
 
 mod answers;
 mod connections;
+mod dashscope;
+mod estimates;
+mod extensions;
+mod openapi;
+mod operations;
 mod pictures;
+mod real;
 mod refusals;
+mod structured;
+mod uploads;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +41,8 @@ enum Step {
     Event(Event),
     /// Nothing for a while.
     Wait(Duration),
+    /// Nothing until this becomes true.
+    Until(tokio::sync::watch::Receiver<bool>),
     /// Nothing, ever.
     Hang,
     /// A bug.
@@ -79,6 +89,8 @@ impl Scripted {
 
     fn app_with(self: &Arc<Self>, change: impl Fn(&mut Settings)) -> axum::Router {
         let mut settings = Settings::new("eye");
+        // The dialects as they are; answers with more have tests of their own.
+        settings.extensions = false;
         change(&mut settings);
         app(State::new(self.clone(), settings).unwrap())
     }
@@ -98,10 +110,22 @@ impl Answer for Scripted {
                 tokio::time::sleep(time).await;
                 None
             }
+            Step::Until(mut released) => {
+                released.wait_for(|released| *released).await.unwrap();
+                None
+            }
             Step::Hang => std::future::pending().await,
             Step::Panic => panic!("scripted"),
         });
         Box::pin(Running { steps: Box::pin(steps), running: self.running.clone() })
+    }
+
+    fn count(&self, request: &Request) -> Result<Started, ocellus_engine::Error> {
+        self.requests.lock().unwrap().push(request.clone());
+        match started() {
+            Event::Started(started) => Ok(started),
+            _ => Err(ocellus_engine::Error::NoUserMessage),
+        }
     }
 
     fn info(&self) -> &Info {

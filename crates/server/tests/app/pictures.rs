@@ -77,3 +77,31 @@ async fn one_missing_file_refuses_the_request() {
     let refused = ask(port, &["/large", "http://169.254.169.254/latest"]).await;
     assert!(refused.is_err_and(|message| message.starts_with("Failed to download multimodal content.")));
 }
+
+#[tokio::test]
+async fn local_files_only_below_the_folder_that_was_opened() {
+    let ask = async |url: String, root: Option<&std::path::Path>| {
+        let engine = Scripted::saying(&["x"]);
+        let app = engine.app_with(|settings| {
+            settings.media_fetch = Policy::Off;
+            settings.media_root = root.map(|root| ocellus_server::MediaRoot::new(root).unwrap());
+        });
+        let content = json!([{"type": "image_url", "image_url": {"url": url}}]);
+        let body = chat(json!({"messages": [{"role": "user", "content": content}]}));
+        let response = send(app, post(CHAT, body.to_string())).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap();
+    let inside = format!("file://{}/src/lib.rs", folder.display());
+    assert_eq!(ask(inside.clone(), Some(&folder)).await.0, 200);
+    let (status, body) = ask(format!("file://{}/../cli/src/main.rs", folder.display()), Some(&folder)).await;
+    assert!(status == 400 && body.contains("Failed to download multimodal content."), "{body}");
+    for url in
+        [inside.clone(), inside.replace("file://", ""), inside.replace("file:///", "file://elsewhere/")]
+    {
+        let (status, body) = ask(url, None).await;
+        assert!(status == 400 && body.contains("The provided URL does not appear to be valid"), "{body}");
+    }
+}

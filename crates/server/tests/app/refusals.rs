@@ -73,6 +73,7 @@ fn vocabulary() {
     let refusals = [
         Refusal::KeyMissing,
         Refusal::KeyWrong,
+        Refusal::AsynchronousCall,
         Refusal::PathUnknown,
         Refusal::MethodWrong { method: "PUT".into() },
         Refusal::BodyTooLarge { limit_bytes: 67_108_864 },
@@ -96,6 +97,9 @@ fn vocabulary() {
         Refusal::FetchForbidden,
         Refusal::DownloadFailed,
         Refusal::DownloadTimedOut,
+        Refusal::UploadForbidden { reason: "The policy has expired." },
+        Refusal::UploadExists,
+        Refusal::UploadsFull,
         Refusal::ImageBroken,
         Refusal::ImageFormatUnknown,
         Refusal::ImageSides { height: 5, width: 100 },

@@ -1,0 +1,27 @@
+import OpenAI from "openai";
+
+const openai = new OpenAI(
+    {
+        // If environment variables are not configured, replace the line below with: apiKey: "sk-xxx" using your Model Studio API Key
+        apiKey: process.env.DASHSCOPE_API_KEY,
+        baseURL: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"
+    }
+);
+
+async function main() {
+    const response = await openai.chat.completions.create({
+        model: "qwen-vl-max",  // Using qwen-vl-max as an example, you can change the model name as needed. Model list: https://www.alibabacloud.com/help/model-studio/getting-started/models
+        messages: [
+            {role: "system",content:[{ type: "text", text: "You are a helpful assistant." }]},
+            {role: "user",content: [
+            // First image URL, if using a local file, replace the url value with the Base64 encoding of the image
+            { type: "image_url",image_url: {"url": "https://dashscope.oss-cn-beijing.aliyuncs.com/images/dog_and_girl.jpeg"}},
+            // Second image URL, if using a local file, replace the url value with the Base64 encoding of the image
+            { type: "image_url",image_url: {"url": "https://dashscope.oss-cn-beijing.aliyuncs.com/images/tiger.png"}},
+            { type: "text", text: "What do these images depict?" },
+        ]}]
+    });
+    console.log(response.choices[0].message.content);
+}
+
+main()
