@@ -2,6 +2,15 @@
 
 use crate::{Error, Result};
 
+/// How exact the arithmetic between weights is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// All of it in f32.
+    Exact,
+    /// Factors of products in bf16, sums in f32.
+    Bf16,
+}
+
 /// A place that holds tensors and computes on them.
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -28,6 +37,11 @@ impl Device {
     /// The processor.
     pub fn cpu() -> Self {
         Self { candle: candle_core::Device::Cpu }
+    }
+
+    /// The device whose memory is the host's: where weights are packed.
+    pub fn host() -> Self {
+        Self::cpu()
     }
 
     /// The name that [`Device::open`] takes.

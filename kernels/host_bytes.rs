@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use crate::{
     DType, Result,
@@ -14,13 +14,32 @@ use crate::{
 pub struct HostBytes {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
     range: Range<usize>,
+    releases: Option<Arc<dyn Release>>,
+}
+
+/// Memory whose pages can be given back to the system although it stays readable, such as a mapped file.
+pub trait Release: Send + Sync {
+    /// Says that bytes `range` are not needed soon. Reading them again is slow but right.
+    fn release(&self, range: Range<usize>);
 }
 
 impl HostBytes {
     /// All bytes of `owner`. The owner must give the same bytes at each call of `as_ref`.
     pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
         let range = 0..owner.as_ref().as_ref().len();
-        Self { owner, range }
+        Self { owner, range, releases: None }
+    }
+
+    /// The same bytes, whose pages `owner` can give back; it counts from their first byte.
+    pub fn with_release(self, owner: Arc<dyn Release>) -> Self {
+        Self { releases: Some(owner), ..self }
+    }
+
+    /// Gives the pages of these bytes back where that is possible: they were copied to where they are used.
+    pub fn release(&self) {
+        if let Some(owner) = &self.releases {
+            owner.release(self.range.clone());
+        }
     }
 
     /// A part of these bytes, `None` if it would reach outside.
@@ -29,7 +48,7 @@ impl HostBytes {
             return None;
         }
         let range = self.range.start + range.start..self.range.start + range.end;
-        Some(Self { owner: self.owner.clone(), range })
+        Some(Self { owner: self.owner.clone(), range, releases: self.releases.clone() })
     }
 }
 
@@ -107,6 +126,11 @@ impl HostMatrix {
         self.bytes.as_ref().len()
     }
 
+    /// Gives the pages back that the elements were read from, see [`HostBytes::release`].
+    pub(crate) fn release(&self) {
+        self.bytes.release();
+    }
+
     /// The elements, row-major.
     ///
     /// # Errors
@@ -136,6 +160,28 @@ impl HostMatrix {
             HostElements::F16(x) => x[range].iter().map(|v| v.to_f32()).collect(),
             HostElements::F32(x) => x[range].to_vec(),
         })
+    }
+}
+
+impl HostMatrix {
+    /// Writes row `row`, widened to f32, to `values: (cols)`.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when there is no such row, [`Error::Argument`] when `values` has another length.
+    pub(crate) fn read_row(&self, row: usize, values: &mut [f32]) -> Result<()> {
+        if row >= self.rows {
+            return Err(Error::Index { op: "host_matrix", index: row, len: self.rows });
+        }
+        if values.len() != self.cols {
+            return Err(argument("host_matrix", "values", values.len(), format!("{} elements", self.cols)));
+        }
+        let range = row * self.cols..(row + 1) * self.cols;
+        match self.elements()? {
+            HostElements::Bf16(x) => values.iter_mut().zip(&x[range]).for_each(|(v, x)| *v = x.to_f32()),
+            HostElements::F16(x) => x[range].convert_to_f32_slice(values),
+            HostElements::F32(x) => values.copy_from_slice(&x[range]),
+        }
+        Ok(())
     }
 }
 

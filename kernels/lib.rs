@@ -13,14 +13,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod add;
+mod allocator;
 pub mod attention;
+mod buffer;
 mod device;
 pub mod embedding;
 mod error;
+mod exp;
 pub mod gelu;
 mod host_bytes;
 pub mod kv_cache;
 pub mod linear;
+mod pages;
+pub mod peak;
+pub mod pool;
+mod prefetch;
+pub mod processor;
+pub mod resample;
 pub mod rms_norm;
 pub mod rotary;
 pub mod rows;
@@ -29,9 +38,12 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 pub mod top_k;
+mod vectorised;
 
-pub use device::Device;
+pub use allocator::return_freed_memory;
+pub use buffer::release_idle_buffers;
+pub use device::{Device, Precision};
 pub use error::{Error, Result};
-pub use host_bytes::{HostBytes, HostElements, HostMatrix};
+pub use host_bytes::{HostBytes, HostElements, HostMatrix, Release};
 pub(crate) use tensor::Storage;
 pub use tensor::{DType, Tensor};

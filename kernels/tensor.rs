@@ -2,7 +2,7 @@
 
 pub use candle_core::DType;
 
-use crate::{Device, Error, Result, error::argument};
+use crate::{Device, Error, Result, buffer::Buffer, error::argument};
 
 /// A dense, row-major array on a device. Clones share the storage; tensors are never written in place,
 /// except the caches of [`crate::kv_cache`].
@@ -11,12 +11,30 @@ pub struct Tensor {
     storage: Storage,
 }
 
-/// What holds the elements. CUDA buffers of our own become a second variant: each operation matches on
-/// this, so the compiler then lists every place that has to learn of it.
+/// What holds the elements. Each operation matches on this, so the compiler lists every place that has to
+/// learn of a new one.
 #[derive(Clone, Debug)]
 pub(crate) enum Storage {
-    /// The processor, or Apple's GPU.
+    /// The processor: f32 in buffers of our own.
+    Host(HostTensor),
+    /// Apple's GPU, and what the references compute with.
     Candle(candle_core::Tensor),
+}
+
+/// f32 elements on the host, row-major without gaps.
+#[derive(Clone, Debug)]
+pub(crate) struct HostTensor {
+    buffer: Buffer,
+    /// The first element's place in the buffer.
+    start: usize,
+    shape: Shape,
+}
+
+/// Up to four dimensions, kept in place: tensors come and go without asking for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    dims: [usize; 4],
+    rank: usize,
 }
 
 impl Tensor {
@@ -25,26 +43,26 @@ impl Tensor {
     /// # Errors
     /// [`crate::Error::Argument`] when `data` has not as many elements as `shape`.
     pub fn from_f32(data: Vec<f32>, shape: &[usize], device: &Device) -> Result<Self> {
-        if data.len() != shape.iter().product::<usize>() {
+        if Some(data.len()) != elements(shape) {
             return Err(argument("tensor", "data", data.len(), format!("elements for shape {shape:?}")));
+        }
+        if device.is_host() {
+            return Self::host(shape, |values| values.copy_from_slice(&data));
         }
         Ok(candle_core::Tensor::from_vec(data, shape, &device.candle)?.into())
     }
 
-    /// Zeros of f32. Host memory is taken lazily: pages cost nothing before they are written.
+    /// Zeros of f32.
     ///
     /// # Errors
     /// [`Error::Memory`] when the device has no room; the process goes on, however absurd the shape is.
     pub fn zeros(shape: &[usize], device: &Device) -> Result<Self> {
         if device.is_host() {
-            let len = shape.iter().try_fold(1, |len: usize, &dim| len.checked_mul(dim));
-            let zeros = len.and_then(|len| bytemuck::allocation::try_zeroed_vec(len).ok());
-            let bytes = len.unwrap_or(usize::MAX).saturating_mul(size_of::<f32>());
-            return Self::from_f32(
-                zeros.ok_or(Error::Memory { what: "a tensor of zeros", bytes })?,
-                shape,
-                device,
-            );
+            let bytes = || elements(shape).unwrap_or(usize::MAX).saturating_mul(size_of::<f32>());
+            return Self::host(shape, |values| values.fill(0.0)).map_err(|error| match error {
+                Error::Memory { .. } => Error::Memory { what: "a tensor of zeros", bytes: bytes() },
+                other => other,
+            });
         }
         Ok(candle_core::Tensor::zeros(shape, DType::F32, &device.candle)?.into())
     }
@@ -55,6 +73,7 @@ impl Tensor {
     /// When the device fails.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         match &self.storage {
+            Storage::Host(t) => Ok(t.as_slice().to_vec()),
             Storage::Candle(t) => Ok(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?),
         }
     }
@@ -62,6 +81,7 @@ impl Tensor {
     /// The length of each dimension.
     pub fn shape(&self) -> &[usize] {
         match &self.storage {
+            Storage::Host(t) => t.shape.dims(),
             Storage::Candle(t) => t.dims(),
         }
     }
@@ -74,6 +94,7 @@ impl Tensor {
     /// The element type.
     pub fn dtype(&self) -> DType {
         match &self.storage {
+            Storage::Host(_) => DType::F32,
             Storage::Candle(t) => t.dtype(),
         }
     }
@@ -81,6 +102,7 @@ impl Tensor {
     /// Where it lies.
     pub fn device(&self) -> Device {
         match &self.storage {
+            Storage::Host(_) => Device::cpu(),
             Storage::Candle(t) => Device { candle: t.device().clone() },
         }
     }
@@ -90,10 +112,11 @@ impl Tensor {
     /// # Errors
     /// [`crate::Error::Argument`] when the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        if shape.iter().product::<usize>() != self.shape().iter().product::<usize>() {
+        if elements(shape) != elements(self.shape()) {
             return Err(argument("reshape", "shape", shape, format!("the elements of {:?}", self.shape())));
         }
         match &self.storage {
+            Storage::Host(t) => Ok(HostTensor { shape: Shape::new(shape)?, ..t.clone() }.into()),
             Storage::Candle(t) => Ok(t.reshape(shape)?.into()),
         }
     }
@@ -103,16 +126,52 @@ impl Tensor {
     /// # Errors
     /// [`crate::Error::Argument`] when they reach outside.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
-        if dim >= self.shape().len() || start + len > self.dim(dim) {
+        let end = start.checked_add(len);
+        if dim >= self.shape().len() || end.is_none_or(|end| end > self.dim(dim)) {
             return Err(argument("narrow", "range", (dim, start, len), format!("within {:?}", self.shape())));
         }
         match &self.storage {
+            Storage::Host(t) => t.narrow(dim, start, len),
             Storage::Candle(t) => Ok(t.narrow(dim, start, len)?.into()),
         }
     }
 
-    pub(crate) fn storage(&self) -> &Storage {
-        &self.storage
+    /// A new tensor on the host; `fill` gets its elements, whose values are arbitrary before.
+    pub(crate) fn host(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Self> {
+        Ok(HostTensor::new(shape, fill)?.into())
+    }
+
+    pub(crate) fn into_storage(self) -> Storage {
+        self.storage
+    }
+
+    /// The elements when they lie on the host.
+    pub(crate) fn as_host(&self) -> Option<&[f32]> {
+        match &self.storage {
+            Storage::Host(t) => Some(t.as_slice()),
+            Storage::Candle(_) => None,
+        }
+    }
+
+    /// The same elements for candle, for references: what lies in our own buffers is copied.
+    pub(crate) fn to_candle(&self) -> Result<candle_core::Tensor> {
+        match &self.storage {
+            Storage::Host(t) => {
+                Ok(candle_core::Tensor::from_slice(t.as_slice(), t.shape.dims(), &candle_core::Device::Cpu)?)
+            }
+            Storage::Candle(t) => Ok(t.clone()),
+        }
+    }
+
+    /// `result` of a reference in the kind of storage that this tensor has.
+    pub(crate) fn alike(&self, result: Self) -> Result<Self> {
+        match (&self.storage, &result.storage) {
+            (Storage::Host(_), Storage::Candle(_)) => {
+                let values = result.to_f32_vec()?;
+                Self::host(result.shape(), |to| to.copy_from_slice(&values))
+            }
+            _ => Ok(result),
+        }
     }
 
     /// An error naming `op` and `what` unless the shape is `expected`.
@@ -140,9 +199,90 @@ impl From<candle_core::Tensor> for Tensor {
     }
 }
 
+impl From<HostTensor> for Tensor {
+    fn from(t: HostTensor) -> Self {
+        Self { storage: Storage::Host(t) }
+    }
+}
+
+impl HostTensor {
+    pub(crate) fn new(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Self> {
+        let no_room = || Error::Memory { what: "activations", bytes: usize::MAX };
+        let len = elements(shape).ok_or_else(no_room)?;
+        let mut buffer = Buffer::new(len)?;
+        let room = buffer.as_mut_slice().and_then(|all| all.get_mut(..len));
+        fill(room.ok_or_else(no_room)?);
+        Ok(Self { buffer, start: 0, shape: Shape::new(shape)? })
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        &self.buffer.as_slice()[self.start..self.start + self.len()]
+    }
+
+    fn len(&self) -> usize {
+        self.shape.dims().iter().product()
+    }
+
+    /// The same elements with no other owner: itself, or a copy.
+    pub(crate) fn into_sole(mut self) -> Result<Self> {
+        if self.buffer.as_mut_slice().is_some() {
+            return Ok(self);
+        }
+        Self::new(self.shape.dims(), |values| values.copy_from_slice(self.as_slice()))
+    }
+
+    /// The elements to write to; none when they are shared, which [`HostTensor::into_sole`] prevents.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        let (start, len) = (self.start, self.len());
+        self.buffer.as_mut_slice().and_then(|all| all.get_mut(start..start + len)).unwrap_or_default()
+    }
+
+    fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Tensor> {
+        let mut shape = self.shape;
+        shape.dims[dim] = len;
+        let dims = self.shape.dims();
+        let inner: usize = dims[dim + 1..].iter().product();
+        let outer: usize = dims[..dim].iter().product();
+        if outer <= 1 {
+            // A range of the buffer; nothing of nothing is anywhere.
+            let start = self.start + outer * start * inner;
+            return Ok(Self { buffer: self.buffer.clone(), start, shape }.into());
+        }
+        let row = dims[dim] * inner;
+        Tensor::host(shape.dims(), |to| {
+            for (to, from) in
+                to.chunks_exact_mut((len * inner).max(1)).zip(self.as_slice().chunks_exact(row.max(1)))
+            {
+                to.copy_from_slice(&from[start * inner..(start + len) * inner]);
+            }
+        })
+    }
+}
+
+impl Shape {
+    fn new(dims: &[usize]) -> Result<Self> {
+        let mut shape = Self { dims: [1; 4], rank: dims.len() };
+        match shape.dims.get_mut(..dims.len()) {
+            Some(to) => to.copy_from_slice(dims),
+            None => return Err(argument("tensor", "shape", dims, "at most 4 dimensions")),
+        }
+        Ok(shape)
+    }
+
+    fn dims(&self) -> &[usize] {
+        &self.dims[..self.rank]
+    }
+}
+
+/// The number of elements, unless it is beyond all counting.
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1, |len: usize, &dim| len.checked_mul(dim))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     #[test]
     fn zeros_that_no_machine_has_are_refused() {
@@ -155,5 +295,29 @@ mod tests {
         check(&[usize::MAX, 2], usize::MAX);
         assert_eq!(Tensor::zeros(&[2, 0], &Device::cpu()).unwrap().shape(), [2, 0]);
         assert_eq!(Tensor::zeros(&[1, 3], &Device::cpu()).unwrap().to_f32_vec().unwrap(), [0.0; 3]);
+    }
+
+    #[test]
+    fn narrowing_equals_candles() {
+        let x = testing::tensor(1, &[3, 4, 5]);
+        let reference: Tensor = x.to_candle().unwrap().into();
+        for (dim, start, len) in [(0, 1, 2), (1, 0, 4), (1, 1, 2), (2, 4, 1), (2, 2, 0), (0, 3, 0)] {
+            let found = x.narrow(dim, start, len).unwrap();
+            testing::assert_close("narrow", &found, &reference.narrow(dim, start, len).unwrap(), 0.0);
+            // A part of a part.
+            if len > 1 {
+                let again = found.narrow(dim, 1, 1).unwrap();
+                testing::assert_close("again", &again, &reference.narrow(dim, start + 1, 1).unwrap(), 0.0);
+            }
+        }
+        assert_eq!(testing::tensor(1, &[0, 5]).narrow(1, 3, 2).unwrap().shape(), [0, 2]);
+        assert!(x.narrow(0, 2, 2).is_err());
+        assert!(x.narrow(0, usize::MAX, 2).is_err());
+        assert!(x.narrow(3, 0, 1).is_err());
+    }
+
+    #[test]
+    fn more_than_four_dimensions_are_refused() {
+        assert!(testing::tensor(1, &[2, 3]).reshape(&[1, 2, 1, 3, 1]).is_err());
     }
 }

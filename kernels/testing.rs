@@ -1,6 +1,9 @@
 //! What the tests of all operations share: numbers, tensors, and a comparison with its tolerance explained.
 
-use crate::{DType, Device, HostBytes, HostMatrix, Tensor, linear::Weight};
+use crate::{
+    DType, Device, HostBytes, HostMatrix, Tensor,
+    linear::{Format, Order, Weight},
+};
 
 /// Numbers in [-1, 1) that depend on the seed and the position alone (splitmix64).
 pub(crate) fn numbers(seed: u64, n: usize) -> Vec<f32> {
@@ -30,7 +33,7 @@ pub(crate) fn weight(seed: u64, rows: usize, cols: usize, dtype: DType) -> Weigh
         _ => values.iter().flat_map(|&v| v.to_le_bytes()).collect(),
     };
     let matrix = HostMatrix::new(HostBytes::new(std::sync::Arc::new(bytes)), dtype, rows, cols).unwrap();
-    Weight::new(matrix, &Device::cpu()).unwrap()
+    Weight::new(vec![matrix], Order::Stacked, Format::Exact, &Device::cpu()).unwrap()
 }
 
 /// Asserts equal shapes, and elements that differ by at most `tolerance`, which is absolute: the caller says

@@ -1,10 +1,11 @@
 //! Addition of two tensors of one shape: the residual connections.
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor};
+use crate::{Result, Storage, Tensor, processor::Isa};
 
 /// `a + b`, both of one shape, f32.
 ///
@@ -12,7 +13,27 @@ use crate::{Result, Tensor};
 /// [`crate::Error::Argument`] when the shapes differ.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", "b", a.shape())?;
-    reference::forward(a, b)
+    match (a.as_host(), b.as_host()) {
+        (Some(x), Some(y)) => Tensor::host(a.shape(), |out| cpu::forward(Isa::current(), x, y, out)),
+        _ => reference::forward(a, b),
+    }
+}
+
+/// `a + b`, written over `a` when nobody else has it.
+///
+/// # Errors
+/// [`crate::Error::Argument`] when the shapes differ.
+pub fn into(a: Tensor, b: &Tensor) -> Result<Tensor> {
+    b.expect_shape("add", "b", a.shape())?;
+    match (a.into_storage(), b.as_host()) {
+        (Storage::Host(a), Some(b)) => {
+            let mut sum = a.into_sole()?;
+            sum.as_mut_slice().iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            Ok(sum.into())
+        }
+        (Storage::Host(a), None) => forward(&a.into(), b),
+        (Storage::Candle(a), _) => forward(&a.into(), b),
+    }
 }
 
 #[cfg(test)]
@@ -25,6 +46,9 @@ mod tests {
         let (a, b) = (testing::tensor(1, &[3, 4]), testing::tensor(2, &[3, 4]));
         let sum = forward(&a, &b).unwrap().to_f32_vec().unwrap();
         assert_eq!(sum[5], a.to_f32_vec().unwrap()[5] + b.to_f32_vec().unwrap()[5]);
+        let shared = a.clone();
+        assert_eq!(into(a.clone(), &b).unwrap().to_f32_vec().unwrap(), sum);
+        assert_eq!(shared.to_f32_vec().unwrap(), a.to_f32_vec().unwrap());
         let error = forward(&a, &testing::tensor(2, &[1, 4])).unwrap_err();
         assert_eq!(error.to_string(), "add: b is [1, 4], expected [3, 4]");
     }

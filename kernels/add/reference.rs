@@ -1,9 +1,8 @@
 //! Addition by candle.
 
-use crate::{Result, Storage, Tensor};
+use crate::{Result, Tensor};
 
 /// See [`super::forward`].
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let (Storage::Candle(a), Storage::Candle(b)) = (a.storage(), b.storage());
-    Ok((a + b)?.into())
+    Ok((a.to_candle()? + b.to_candle()?)?.into())
 }

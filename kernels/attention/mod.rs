@@ -6,11 +6,22 @@
 //! - [`causal`]: the decoder. Keys and values are read from the paged cache, and groups of query heads share
 //!   one head of keys and values (Ainslie et al., <https://arxiv.org/abs/2305.13245>).
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::{causal as causal_reference, varlen as varlen_reference, varlen_masked};
 
-use crate::{Result, Tensor, error::argument, kv_cache};
+use self::cpu::{
+    causal::{Causal, causal_bf16},
+    varlen::{Varlen, varlen_bf16},
+};
+use crate::{
+    Precision, Result, Tensor,
+    error::argument,
+    kv_cache,
+    processor::Isa,
+    rotary::{self, Tables},
+};
 
 /// The part of a packed batch that belongs to one sequence, for [`causal`].
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +52,49 @@ pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32)
             format!("{tokens} in sum"),
         ));
     }
-    reference::varlen(q, k, v, lengths, scale)
+    q.alike(reference::varlen(q, k, v, lengths, scale)?)
+}
+
+/// What [`varlen_rotated`] attends with.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotated<'a> {
+    /// `(tokens, 3 * heads * head_dim)`: queries, keys and values side by side, not yet rotated.
+    pub qkv: &'a Tensor,
+    /// The angles by which queries and keys are rotated.
+    pub tables: &'a Tables,
+    /// Heads of queries, and as many of keys and values.
+    pub heads: usize,
+}
+
+/// Rotates queries and keys and then attends within segments, as [`varlen`]; gives `(tokens, heads * head_dim)`.
+/// `precision` is that of the layer that `qkv` comes from.
+///
+/// # Errors
+/// [`crate::Error::Argument`] when shapes or lengths disagree.
+pub fn varlen_rotated(
+    rotated: Rotated<'_>,
+    lengths: &[usize],
+    scale: f32,
+    precision: Precision,
+) -> Result<Tensor> {
+    const OP: &str = "attention::varlen_rotated";
+    let Rotated { qkv, tables, heads } = rotated;
+    let (tokens, head_dim) = (tables.tokens(), tables.head_dim());
+    let width = heads * head_dim;
+    qkv.expect_shape(OP, "qkv", &[tokens, 3 * width])?;
+    if let (Precision::Bf16, Some(values), Some(cos), Some(sin)) =
+        (precision, qkv.as_host(), tables.cos.as_host(), tables.sin.as_host())
+    {
+        let mut outcome = Ok(());
+        let attended = Tensor::host(&[tokens, width], |out| {
+            let arguments = Varlen { qkv: values, cos, sin, heads, head_dim, lengths, scale, out };
+            outcome = varlen_bf16(Isa::current(), arguments);
+        })?;
+        return outcome.map(|()| attended);
+    }
+    let part = |i| qkv.narrow(1, i * width, width)?.reshape(&[tokens, heads, head_dim]);
+    let (q, k) = (rotary::forward(&part(0)?, tables)?, rotary::forward(&part(1)?, tables)?);
+    varlen(&q, &k, &part(2)?, lengths, scale)?.reshape(&[tokens, width])
 }
 
 /// Causal attention of the newest tokens of each sequence over all its tokens in the cache, which the new
@@ -53,7 +106,7 @@ pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32)
 pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], scale: f32) -> Result<Tensor> {
     const OP: &str = "attention::causal";
     let [tokens, heads, head_dim] = q.dims(OP, "q")?;
-    let [_, kv_heads, cached_dim] = cache.keys.dims(OP, "cache")?;
+    let (kv_heads, cached_dim) = cache.heads();
     if head_dim != cached_dim || !heads.is_multiple_of(kv_heads) {
         return Err(argument(OP, "q", q.shape(), format!("a multiple of {kv_heads} heads of {cached_dim}")));
     }
@@ -63,7 +116,17 @@ pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], s
     if let Some(s) = sequences.iter().find(|s| s.queries > s.keys) {
         return Err(argument(OP, "keys", s.keys, format!("at least {} queries", s.queries)));
     }
-    reference::causal(q, cache, sequences, scale)
+    match (&cache.storage, q.as_host()) {
+        (kv_cache::Storage::Bf16(layer), Some(values)) => {
+            let mut outcome = Ok(());
+            let attended = Tensor::host(q.shape(), |out| {
+                let arguments = Causal { q: values, heads, cache: layer, sequences, scale, out };
+                outcome = causal_bf16(Isa::current(), arguments);
+            })?;
+            outcome.map(|()| attended)
+        }
+        _ => q.alike(reference::causal(q, cache, sequences, scale)?),
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +203,8 @@ mod tests {
     /// Two sequences side by side over blocks in disorder equal the formula on each.
     fn check_causal(sizes: [Sizes; 2], block_size: usize) {
         let Sizes { heads, kv_heads, head_dim, scale, .. } = sizes[0];
-        let shape = kv_cache::Shape { blocks: 64, block_size, kv_heads, head_dim };
+        let shape =
+            kv_cache::Shape { blocks: 64, block_size, kv_heads, head_dim, precision: Precision::Exact };
         let mut cache = kv_cache::Layer::new(shape, &Device::cpu()).unwrap();
         let blocks: [Vec<u32>; 2] = [(0..32).rev().collect(), (32..64).map(|b| b ^ 1).collect()];
         let (mut queries, mut expected) = (Vec::new(), Vec::new());
@@ -179,7 +243,13 @@ mod tests {
 
     #[test]
     fn more_queries_than_keys_are_refused() {
-        let shape = kv_cache::Shape { blocks: 2, block_size: 4, kv_heads: 2, head_dim: 4 };
+        let shape = kv_cache::Shape {
+            blocks: 2,
+            block_size: 4,
+            kv_heads: 2,
+            head_dim: 4,
+            precision: Precision::Exact,
+        };
         let cache = kv_cache::Layer::new(shape, &Device::cpu()).unwrap();
         let [q, ..] = qkv(3, 4, 4);
         let sequence = |queries, keys| Sequence { queries, keys, blocks: &[0] };

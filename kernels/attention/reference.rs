@@ -3,15 +3,18 @@
 use candle_core::{D, Device, Tensor as Candle};
 
 use super::Sequence;
-use crate::{Result, Storage, Tensor, kv_cache};
+use crate::{
+    Result, Tensor,
+    error::argument,
+    kv_cache::{self, Exact, Storage},
+};
 
 /// Scores are made for so many elements at a time (256 MiB of f32), whatever the length of a segment.
 const MAX_SCORES: usize = 1 << 26;
 
 /// See [`super::varlen`].
 pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32) -> Result<Tensor> {
-    let (Storage::Candle(q), Storage::Candle(k), Storage::Candle(v)) =
-        (q.storage(), k.storage(), v.storage());
+    let (q, k, v) = (&q.to_candle()?, &k.to_candle()?, &v.to_candle()?);
     let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
     let heads = q.dim(0)?;
     let (mut outputs, mut start) = (Vec::with_capacity(lengths.len()), 0);
@@ -38,8 +41,7 @@ pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32)
 /// # Errors
 /// When candle refuses.
 pub fn varlen_masked(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32) -> Result<Tensor> {
-    let (Storage::Candle(q), Storage::Candle(k), Storage::Candle(v)) =
-        (q.storage(), k.storage(), v.storage());
+    let (q, k, v) = (&q.to_candle()?, &k.to_candle()?, &v.to_candle()?);
     let segments: Vec<usize> =
         lengths.iter().enumerate().flat_map(|(segment, &n)| std::iter::repeat_n(segment, n)).collect();
     let mask: Vec<f32> = segments
@@ -54,8 +56,10 @@ pub fn varlen_masked(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scal
 
 /// See [`super::causal`].
 pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], scale: f32) -> Result<Tensor> {
-    let (Storage::Candle(q), Storage::Candle(keys), Storage::Candle(values)) =
-        (q.storage(), cache.keys.storage(), cache.values.storage());
+    let Storage::Exact(Exact { keys, values }) = &cache.storage else {
+        return Err(argument("attention::causal", "cache", "bf16", "f32"));
+    };
+    let q = &q.to_candle()?;
     let (_, heads, head_dim) = q.dims3()?;
     let kv_heads = keys.dim(1)?;
     let group = heads / kv_heads;

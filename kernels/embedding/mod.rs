@@ -6,7 +6,10 @@ mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Error, Result, Tensor, linear::Weight};
+use crate::{
+    Error, Result, Tensor,
+    linear::{Weight, WeightStorage},
+};
 
 const OP: &str = "embedding";
 
@@ -18,7 +21,19 @@ pub fn forward(table: &Weight, ids: &[u32]) -> Result<Tensor> {
     if let Some(&id) = ids.iter().find(|&&id| id as usize >= table.rows()) {
         return Err(Error::Index { op: OP, index: id as usize, len: table.rows() });
     }
-    reference::forward(table, ids)
+    match &table.storage {
+        WeightStorage::Candle(_) => reference::forward(table, ids),
+        _ => host(table, ids),
+    }
+}
+
+fn host(table: &Weight, ids: &[u32]) -> Result<Tensor> {
+    let mut outcome = Ok(());
+    let rows = Tensor::host(&[ids.len(), table.cols()], |rows| {
+        let mut rows = rows.chunks_exact_mut(table.cols().max(1)).zip(ids);
+        outcome = rows.try_for_each(|(row, &id)| table.read_row(id as usize, row));
+    })?;
+    outcome.map(|()| rows)
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use crate::{
 /// See [`super::forward`]; ids are as checked there.
 pub fn forward(table: &Weight, ids: &[u32]) -> Result<Tensor> {
     match &table.storage {
-        WeightStorage::Host(matrix) => {
-            let mut rows = Vec::with_capacity(ids.len() * table.cols());
-            for &id in ids {
-                rows.extend(matrix.rows_f32(id as usize..id as usize + 1)?);
+        WeightStorage::Host(_) | WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => {
+            let mut rows = vec![0.0; ids.len() * table.cols()];
+            for (row, &id) in rows.chunks_exact_mut(table.cols().max(1)).zip(ids) {
+                table.read_row(id as usize, row)?;
             }
             let shape = (ids.len(), table.cols());
             Ok(candle_core::Tensor::from_vec(rows, shape, &candle_core::Device::Cpu)?.into())

@@ -1,18 +1,22 @@
 //! The exact Gaussian error linear unit: `x · Φ(x) = x / 2 · (1 + erf(x / √2))`, not its tanh approximation
 //! (Hendrycks and Gimpel, <https://arxiv.org/abs/1606.08415>; `nn.GELU()` in the reference's patch merger).
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor};
+use crate::{Result, Tensor, processor::Isa};
 
 /// The unit applied to each element of a f32 tensor of any shape.
 ///
 /// # Errors
 /// When the device fails.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    reference::forward(x)
+    match x.as_host() {
+        Some(values) => Tensor::host(x.shape(), |out| cpu::forward(Isa::current(), values, out)),
+        None => reference::forward(x),
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The exact GELU by candle.
 
-use crate::{Result, Storage, Tensor};
+use crate::{Result, Tensor};
 
 /// See [`super::forward`].
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    let Storage::Candle(x) = x.storage();
-    Ok(x.gelu_erf()?.into())
+    Ok(x.to_candle()?.gelu_erf()?.into())
 }

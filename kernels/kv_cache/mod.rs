@@ -4,22 +4,41 @@
 //! blocks of [`Layer::block_size`]; a sequence owns a list of blocks, and its token `i` lies in slot
 //! `blocks[i / block_size] * block_size + i % block_size`. Who owns which block is not known here.
 
+pub(crate) mod bf16;
+pub(crate) mod group;
 mod reference;
 
-pub use reference::write as write_reference;
-
-use crate::{Device, Error, Result, Tensor, error::argument};
+use self::bf16::{Bf16Layer, RotateAndCache};
+use crate::{
+    Device, Error, Precision, Result, Tensor,
+    error::argument,
+    processor::Isa,
+    rotary::{self, Tables},
+};
 
 const OP: &str = "kv_cache";
 
-/// Keys and values of one layer, f32, written in place.
+/// Keys and values of one layer, written in place.
 #[derive(Debug)]
 pub struct Layer {
-    /// `(slots, kv_heads, head_dim)`.
-    pub(crate) keys: Tensor,
-    /// `(slots, kv_heads, head_dim)`.
-    pub(crate) values: Tensor,
-    block_size: usize,
+    pub(crate) storage: Storage,
+    shape: Shape,
+}
+
+/// Where the slots lie.
+#[derive(Debug)]
+pub(crate) enum Storage {
+    /// f32, on any device.
+    Exact(Exact),
+    /// bf16 in the order of the processor's kernels.
+    Bf16(Bf16Layer),
+}
+
+/// Keys and values as candle holds them, each `(slots, kv_heads, head_dim)`.
+#[derive(Debug)]
+pub(crate) struct Exact {
+    pub(crate) keys: candle_core::Tensor,
+    pub(crate) values: candle_core::Tensor,
 }
 
 /// The size of a layer's cache.
@@ -33,11 +52,16 @@ pub struct Shape {
     pub kv_heads: usize,
     /// The width of a head.
     pub head_dim: usize,
+    /// The type of the elements: f32, or bf16 on the processor.
+    pub precision: Precision,
 }
 
 impl Shape {
     /// Bytes of keys and values together.
     pub fn size_in_bytes(&self) -> usize {
+        if self.precision == Precision::Bf16 {
+            return Bf16Layer::size_in_bytes(*self);
+        }
         [self.blocks, self.block_size, self.kv_heads, self.head_dim, 2 * size_of::<f32>()]
             .into_iter()
             .fold(1, usize::saturating_mul)
@@ -55,24 +79,41 @@ impl Layer {
         if bytes == 0 || bytes > isize::MAX as usize {
             return Err(no_room());
         }
+        if shape.precision == Precision::Bf16 && device.is_host() && Bf16Layer::can_hold(shape.head_dim) {
+            return Ok(Self { storage: Storage::Bf16(Bf16Layer::new(shape)?), shape });
+        }
         let dims = [shape.blocks * shape.block_size, shape.kv_heads, shape.head_dim];
-        let zeros = || {
-            Tensor::zeros(&dims, device).map_err(|error| match error {
-                Error::Memory { .. } => no_room(),
-                other => other,
-            })
+        let zeros = || -> Result<candle_core::Tensor> {
+            if !device.is_host() {
+                return Ok(candle_core::Tensor::zeros(&dims, crate::DType::F32, &device.candle)?);
+            }
+            // Pages of zeros are taken lazily; an allocation that fails must not end the process.
+            let zeros: Vec<f32> =
+                bytemuck::allocation::try_zeroed_vec(dims.iter().product()).map_err(|_| no_room())?;
+            Ok(candle_core::Tensor::from_vec(zeros, &dims, &device.candle)?)
         };
-        Ok(Self { keys: zeros()?, values: zeros()?, block_size: shape.block_size })
+        let exact = Exact { keys: zeros()?, values: zeros()? };
+        Ok(Self { storage: Storage::Exact(exact), shape })
+    }
+
+    /// Bytes of keys and values together.
+    pub fn size_in_bytes(&self) -> usize {
+        self.shape.size_in_bytes()
     }
 
     /// Tokens in a block.
     pub fn block_size(&self) -> usize {
-        self.block_size
+        self.shape.block_size
+    }
+
+    /// The number of heads of keys and values, and their width.
+    pub(crate) fn heads(&self) -> (usize, usize) {
+        (self.shape.kv_heads, self.shape.head_dim)
     }
 
     /// How many tokens fit in all blocks.
     pub fn slots(&self) -> usize {
-        self.keys.dim(0)
+        self.shape.blocks * self.shape.block_size
     }
 
     /// The slots of tokens `range` of a sequence that owns `blocks`.
@@ -80,21 +121,65 @@ impl Layer {
     /// # Errors
     /// [`Error::Index`] when the sequence has too few blocks or owns one that does not exist.
     pub fn slots_of(&self, blocks: &[u32], range: std::ops::Range<usize>) -> Result<Vec<u32>> {
-        range
-            .map(|token| {
-                let block = *blocks.get(token / self.block_size).ok_or(Error::Index {
-                    op: OP,
-                    index: token / self.block_size,
-                    len: blocks.len(),
-                })? as usize;
-                let slot = block * self.block_size + token % self.block_size;
-                if slot >= self.slots() {
-                    return Err(Error::Index { op: OP, index: slot, len: self.slots() });
-                }
-                Ok(slot as u32)
-            })
-            .collect()
+        let mut slots = Vec::with_capacity(range.len());
+        self.append_slots(blocks, range, &mut slots)?;
+        Ok(slots)
     }
+
+    /// The same, appended to `slots`.
+    ///
+    /// # Errors
+    /// As [`Layer::slots_of`].
+    pub fn append_slots(
+        &self,
+        blocks: &[u32],
+        range: std::ops::Range<usize>,
+        slots: &mut Vec<u32>,
+    ) -> Result<()> {
+        let block_size = self.shape.block_size;
+        for token in range {
+            let index = token / block_size;
+            let block = *blocks.get(index).ok_or(Error::Index { op: OP, index, len: blocks.len() })? as usize;
+            let slot = block * block_size + token % block_size;
+            if slot >= self.slots() {
+                return Err(Error::Index { op: OP, index: slot, len: self.slots() });
+            }
+            slots.push(slot as u32);
+        }
+        Ok(())
+    }
+}
+
+/// Takes a fused projection apart, `qkv: (tokens, (heads + 2 * kv_heads) * head_dim)`, rotates queries and keys by
+/// `tables`, and writes keys and values to `slots` of the cache. Gives the queries, `(tokens, heads, head_dim)`.
+///
+/// # Errors
+/// As [`write`], and [`Error::Argument`] when `qkv` does not fit the cache.
+pub fn rotate_and_write(cache: &mut Layer, qkv: &Tensor, tables: &Tables, slots: &[u32]) -> Result<Tensor> {
+    let (kv_heads, head_dim) = cache.heads();
+    let [tokens, width] = qkv.dims(OP, "qkv")?;
+    let heads = (width / head_dim).saturating_sub(2 * kv_heads);
+    if heads == 0 || width != (heads + 2 * kv_heads) * head_dim {
+        let expected = format!("(tokens, ({kv_heads} heads twice and those of queries) * {head_dim})");
+        return Err(argument(OP, "qkv", qkv.shape(), expected));
+    }
+    if let (Storage::Bf16(layer), Some(values), Some(cos), Some(sin)) =
+        (&mut cache.storage, qkv.as_host(), tables.cos.as_host(), tables.sin.as_host())
+    {
+        let mut outcome = Ok(());
+        let queries = Tensor::host(&[tokens, heads, head_dim], |queries| {
+            let arguments = RotateAndCache { qkv: values, cos, sin, slots, heads, queries };
+            outcome = layer.rotate_and_cache(Isa::current(), arguments);
+        })?;
+        return outcome.map(|()| queries);
+    }
+    let part = |first: usize, n: usize| {
+        qkv.narrow(1, first * head_dim, n * head_dim)?.reshape(&[tokens, n, head_dim])
+    };
+    let q = rotary::forward(&part(0, heads)?, tables)?;
+    let k = rotary::forward(&part(heads, kv_heads)?, tables)?;
+    write(cache, &k, &part(heads + kv_heads, kv_heads)?, slots)?;
+    Ok(q)
 }
 
 /// Writes `keys` and `values`, both `(tokens, kv_heads, head_dim)`, to `slots` of the cache.
@@ -102,16 +187,25 @@ impl Layer {
 /// # Errors
 /// [`Error::Index`] when a slot does not exist, [`Error::Argument`] when shapes disagree.
 pub fn write(cache: &mut Layer, keys: &Tensor, values: &Tensor, slots: &[u32]) -> Result<()> {
-    let [n_slots, kv_heads, head_dim] = cache.keys.dims(OP, "cache")?;
+    let (n_slots, (kv_heads, head_dim)) = (cache.slots(), cache.heads());
     keys.expect_shape(OP, "keys", &[slots.len(), kv_heads, head_dim])?;
     values.expect_shape(OP, "values", &[slots.len(), kv_heads, head_dim])?;
-    if keys.device().name() != cache.keys.device().name() {
-        return Err(argument(OP, "keys", keys.device().name(), cache.keys.device().name()));
-    }
     if let Some(&slot) = slots.iter().find(|&&slot| slot as usize >= n_slots) {
         return Err(Error::Index { op: OP, index: slot as usize, len: n_slots });
     }
-    reference::write(cache, keys, values, slots)
+    match &mut cache.storage {
+        Storage::Exact(exact) => {
+            let device = Device { candle: exact.keys.device().clone() };
+            if keys.device().name() != device.name() {
+                return Err(argument(OP, "keys", keys.device().name(), device.name()));
+            }
+            reference::write(exact, keys, values, slots)
+        }
+        Storage::Bf16(layer) => match (keys.as_host(), values.as_host()) {
+            (Some(keys), Some(values)) => layer.write(Isa::current(), keys, values, slots),
+            _ => Err(argument(OP, "keys", keys.device().name(), "cpu")),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -120,7 +214,11 @@ mod tests {
     use crate::testing;
 
     fn cache(blocks: usize, block_size: usize) -> Layer {
-        Layer::new(Shape { blocks, block_size, kv_heads: 2, head_dim: 3 }, &Device::cpu()).unwrap()
+        Layer::new(
+            Shape { blocks, block_size, kv_heads: 2, head_dim: 3, precision: Precision::Exact },
+            &Device::cpu(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -130,8 +228,10 @@ mod tests {
         assert_eq!(slots, [14, 15, 0, 1, 2]);
         let (k, v) = (testing::tensor(1, &[5, 2, 3]), testing::tensor(2, &[5, 2, 3]));
         write(&mut cache, &k, &v, &slots).unwrap();
-        for (cached, new) in [(&cache.keys, &k), (&cache.values, &v)] {
-            let (cached, new) = (cached.to_f32_vec().unwrap(), new.to_f32_vec().unwrap());
+        let Storage::Exact(exact) = &cache.storage else { panic!("it was asked for") };
+        for (cached, new) in [(&exact.keys, &k), (&exact.values, &v)] {
+            let cached = cached.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let new = new.to_f32_vec().unwrap();
             for slot in 0..16 {
                 let expected = match slots.iter().position(|&s| s == slot) {
                     Some(token) => new[token * 6..token * 6 + 6].to_vec(),
@@ -162,7 +262,8 @@ mod tests {
     fn absurd_sizes_are_refused_before_memory_is_taken() {
         // The first overflows, the second only has no room.
         for (blocks, bytes) in [(usize::MAX, usize::MAX), (1 << 45, 1 << 60)] {
-            let shape = Shape { blocks, block_size: 16, kv_heads: 2, head_dim: 128 };
+            let shape =
+                Shape { blocks, block_size: 16, kv_heads: 2, head_dim: 128, precision: Precision::Exact };
             let message = Layer::new(shape, &Device::cpu()).unwrap_err().to_string();
             assert_eq!(message, format!("KV cache: {bytes} bytes of memory could not be allocated"));
         }

@@ -1,21 +1,48 @@
-//! Linear layer: `y = x · Wᵀ + b`.
+//! Linear layer: `y = x · Wᵀ + b`, alone or with what follows it in the model.
 //!
-//! `x: (tokens, in)` f32, `W: (out, in)` in the type it was stored in (bf16, f16 or f32), `b: (out)` f32,
-//! `y: (tokens, out)` f32. Products and sums are f32 on every path; narrow weights are widened exactly.
+//! `x: (tokens, in)` f32, `W: (out, in)`, `b: (out)` f32, `y: (tokens, out)` f32. How the weight is held decides
+//! the arithmetic ([`Format`]): as stored, products and sums are f32; packed for the processor, the factors are
+//! narrower and the sums are f32.
 
-mod cpu;
+mod bf16;
+mod exact;
+mod product;
+mod quantized;
 mod reference;
 
+pub use product::Order;
+pub use quantized::Scheme;
 pub use reference::forward as reference;
 
-use crate::{Device, HostMatrix, Result, Storage, Tensor, error::argument};
+use self::{
+    bf16::PackedBf16,
+    product::{Finish, GROUP_ROWS, PANEL, Product, Source},
+    quantized::PackedInt,
+};
+use crate::{
+    Device, Error, HostBytes, HostMatrix, Precision, Result, Storage, Tensor, add, error::argument, pages,
+    silu_mul,
+};
 
 const OP: &str = "linear";
 
-/// The weight of a linear layer or of an embedding, `(out, in)`, prepared for a device.
+/// How a weight is held in memory, and so what a product with it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As it is stored; nothing is copied, narrow types are widened exactly, all arithmetic is f32.
+    Exact,
+    /// Packed as bf16. Both factors of a product are rounded to bf16, sums are f32.
+    Bf16,
+    /// Packed as integers with a scale for each group. Inputs are rounded to 8-bit integers, token by token and group
+    /// by group; sums within a group are exact, over groups f32.
+    Quantized(Scheme),
+}
+
+/// The weight of a linear layer or of an embedding, `(out, in)`, prepared for a device. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Weight {
     pub(crate) storage: WeightStorage,
+    order: Order,
     rows: usize,
     cols: usize,
     size_in_bytes: usize,
@@ -24,29 +51,105 @@ pub struct Weight {
 /// Where the weight lies.
 #[derive(Clone, Debug)]
 pub(crate) enum WeightStorage {
-    /// Host memory, often a mapped file; nothing is copied.
-    Host(HostMatrix),
-    /// A tensor on candle's device, in the stored type.
+    /// Host memory, often a mapped file: the parts as they were given.
+    Host(Vec<HostMatrix>),
+    /// A tensor on candle's device, in the stored type, its parts one below the other.
     Candle(candle_core::Tensor),
+    /// See [`Format::Bf16`]; on the host.
+    Bf16(PackedBf16),
+    /// See [`Format::Quantized`]; on the host.
+    Quantized(PackedInt),
 }
 
 impl Weight {
-    /// Prepares `matrix: (out, in)` for `device`. On the processor this keeps the given bytes as they are.
+    /// Prepares `parts`, which share their input, for `device`: matrices `(rows, in)` of which the outputs come to
+    /// lie side by side, or, [`Order::Interleaved`], the gate and the up projection of [`swiglu`]. Devices other than
+    /// the processor take [`Format::Exact`] whatever is asked for.
     ///
     /// # Errors
-    /// When the type is not a floating point one, or the device has no room.
-    pub fn new(matrix: HostMatrix, device: &Device) -> Result<Self> {
-        matrix.elements()?;
-        let (rows, cols, size_in_bytes) = (matrix.rows(), matrix.cols(), matrix.size_in_bytes());
-        let storage = if device.is_host() {
-            WeightStorage::Host(matrix)
-        } else {
-            WeightStorage::Candle(reference::candle_matrix(&matrix, &device.candle)?)
+    /// When there is no part, widths differ, a type is not a floating point one, or the device has no room.
+    pub fn new(parts: Vec<HostMatrix>, order: Order, format: Format, device: &Device) -> Result<Self> {
+        let [first, ..] = &*parts else {
+            return Err(argument(OP, "parts", parts.len(), "at least one"));
         };
-        Ok(Self { storage, rows, cols, size_in_bytes })
+        let cols = first.cols();
+        if let Some(other) = parts.iter().find(|part| part.cols() != cols) {
+            return Err(argument(OP, "parts", other.cols(), format!("{cols} features")));
+        }
+        if order == Order::Interleaved && (parts.len() != 2 || parts[0].rows() != parts[1].rows()) {
+            let rows: Vec<usize> = parts.iter().map(HostMatrix::rows).collect();
+            return Err(argument(OP, "parts", rows, "a gate and an up projection of one size"));
+        }
+        parts.iter().try_for_each(|part| part.elements().map(|_| ()))?;
+        let rows = parts.iter().map(HostMatrix::rows).sum();
+        let storage = match format {
+            Format::Exact if device.is_host() => WeightStorage::Host(parts),
+            Format::Bf16 if device.is_host() => {
+                let packed = PackedBf16::pack(&Source::new(&parts, order), "a weight in bf16")?;
+                parts.iter().for_each(HostMatrix::release);
+                WeightStorage::Bf16(packed)
+            }
+            Format::Quantized(scheme) if device.is_host() => {
+                let packed = PackedInt::pack(&Source::new(&parts, order), scheme, "a quantized weight")?;
+                parts.iter().for_each(HostMatrix::release);
+                WeightStorage::Quantized(packed)
+            }
+            _ => {
+                let parts: Vec<_> = parts
+                    .iter()
+                    .map(|part| reference::candle_matrix(part, &device.candle))
+                    .collect::<Result<_>>()?;
+                WeightStorage::Candle(candle_core::Tensor::cat(&parts, 0)?)
+            }
+        };
+        let size_in_bytes = match &storage {
+            WeightStorage::Host(parts) => parts.iter().map(HostMatrix::size_in_bytes).sum(),
+            WeightStorage::Candle(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+            WeightStorage::Bf16(packed) => packed.size_in_bytes(),
+            WeightStorage::Quantized(packed) => packed.size_in_bytes(),
+        };
+        Ok(Self { storage, order, rows, cols, size_in_bytes })
     }
 
-    /// The number of output features.
+    /// The packed bytes, for a file that [`Weight::from_packed`] reads; `None` when the weight is not packed.
+    pub fn packed_bytes(&self) -> Option<&[u8]> {
+        match &self.storage {
+            WeightStorage::Host(_) | WeightStorage::Candle(_) => None,
+            WeightStorage::Bf16(packed) => Some(packed.bytes()),
+            WeightStorage::Quantized(packed) => Some(packed.bytes()),
+        }
+    }
+
+    /// The weight that [`Weight::packed_bytes`] came from: the outputs of each of its parts, its inputs, its order and
+    /// format. The bytes are copied to huge pages, and their own pages are given back.
+    ///
+    /// # Errors
+    /// When the bytes are not as many as such a weight has, or there is no room.
+    pub fn from_packed(
+        parts: &[usize],
+        cols: usize,
+        order: Order,
+        format: Format,
+        bytes: &HostBytes,
+    ) -> Result<Self> {
+        let rows = parts.iter().fold(0, |sum: usize, rows| sum.saturating_add(*rows));
+        let packed_rows = match order {
+            Order::Stacked => rows,
+            Order::Interleaved => (rows / 2).div_ceil(GROUP_ROWS).saturating_mul(PANEL),
+        };
+        let frozen = pages::Frozen::copy_of(bytes.as_ref(), "packed weights")?;
+        let storage = match format {
+            Format::Exact => return Err(argument(OP, "format", format, "a packed one")),
+            Format::Bf16 => WeightStorage::Bf16(PackedBf16::from_bytes(packed_rows, cols, frozen)?),
+            Format::Quantized(scheme) => {
+                WeightStorage::Quantized(PackedInt::from_bytes(scheme, packed_rows, cols, frozen)?)
+            }
+        };
+        bytes.release();
+        Ok(Self { storage, order, rows, cols, size_in_bytes: bytes.as_ref().len() })
+    }
+
+    /// The number of output features, those of all parts together.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -56,28 +159,181 @@ impl Weight {
         self.cols
     }
 
-    /// The size of the weight, in bytes.
+    /// The size of the weight in memory, in bytes: what a product with a single row has to read.
     pub fn size_in_bytes(&self) -> usize {
         self.size_in_bytes
     }
+
+    /// The arithmetic that fits a layer with this weight: what surrounds a narrow product need not be exact.
+    pub fn precision(&self) -> Precision {
+        match &self.storage {
+            WeightStorage::Host(_) | WeightStorage::Candle(_) => Precision::Exact,
+            WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => Precision::Bf16,
+        }
+    }
+
+    /// `bias`, given for the outputs of all parts one after the other, in the order that products with this weight
+    /// want it.
+    pub fn arrange_bias(&self, bias: Vec<f32>) -> Vec<f32> {
+        match &self.storage {
+            WeightStorage::Host(_) | WeightStorage::Candle(_) => bias,
+            WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => self.order.arrange(bias),
+        }
+    }
+
+    /// Widens row `row` to `values: (cols)`, for embeddings.
+    pub(crate) fn read_row(&self, row: usize, values: &mut [f32]) -> Result<()> {
+        if row >= self.rows {
+            return Err(Error::Index { op: OP, index: row, len: self.rows });
+        }
+        match &self.storage {
+            WeightStorage::Host(parts) => {
+                let [matrix] = &**parts else {
+                    return Err(argument(OP, "table", parts.len(), "one part"));
+                };
+                matrix.read_row(row, values)?;
+            }
+            WeightStorage::Bf16(packed) => packed.read_row(row, values)?,
+            WeightStorage::Quantized(packed) => packed.read_row(row, values),
+            WeightStorage::Candle(_) => return Err(argument(OP, "table", "on a device", "on the host")),
+        }
+        Ok(())
+    }
+
+    fn check(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<usize> {
+        let [tokens, features] = x.dims(OP, "x")?;
+        // A packed SwiGLU fills its outputs up, and the next layer's packed rows are filled up as well.
+        let widest = if self.is_packed() { self.cols.next_multiple_of(GROUP_ROWS) } else { self.cols };
+        if !(self.cols..=widest).contains(&features) {
+            return Err(argument(OP, "x", x.shape(), format!("(tokens, {})", self.cols)));
+        }
+        if let Some(bias) = bias {
+            let arranged = match &self.storage {
+                WeightStorage::Host(_) | WeightStorage::Candle(_) => self.rows,
+                WeightStorage::Bf16(packed) => packed.rows(),
+                WeightStorage::Quantized(packed) => packed.rows(),
+            };
+            bias.expect_shape(OP, "bias", &[arranged])?;
+        }
+        Ok(tokens)
+    }
+
+    /// Computes `product` when the weight is packed; says whether it was.
+    fn multiply_packed(&self, product: Product<'_>) -> Result<bool> {
+        match &self.storage {
+            WeightStorage::Bf16(packed) => packed.multiply(product)?,
+            WeightStorage::Quantized(packed) => packed.multiply(product),
+            WeightStorage::Host(_) | WeightStorage::Candle(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn is_packed(&self) -> bool {
+        matches!(self.storage, WeightStorage::Bf16(_) | WeightStorage::Quantized(_))
+    }
+
+    /// The product that fills `y` with `outputs` columns.
+    fn packed(&self, input: Input<'_>, finish: Finish, outputs: usize) -> Result<Tensor> {
+        let mut outcome = Ok(true);
+        let y = Tensor::host(&[input.tokens, outputs], |y| {
+            outcome = self.multiply_packed(input.product(finish, y));
+        })?;
+        outcome.map(|_| y)
+    }
 }
 
-/// `x · Wᵀ + b`. `x: (tokens, in)`, `bias: (out)`; gives `(tokens, out)`.
+/// The factors of a packed product besides the weight.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    x: &'a [f32],
+    tokens: usize,
+    features: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Input<'a> {
+    /// Of what lies on the host; `None` elsewhere.
+    fn new(x: &'a Tensor, bias: Option<&'a Tensor>) -> Option<Self> {
+        let bias = match bias {
+            None => None,
+            Some(bias) => Some(bias.as_host()?),
+        };
+        Some(Self { x: x.as_host()?, tokens: x.dim(0), features: x.dim(1), bias })
+    }
+
+    fn product(self, finish: Finish, y: &'a mut [f32]) -> Product<'a> {
+        let Self { x, tokens, features, bias } = self;
+        Product { x, tokens, features, bias, finish, y }
+    }
+}
+
+/// `x · Wᵀ + b`. `x: (tokens, in)`, `bias: (out)` as [`Weight::arrange_bias`] gives it; gives `(tokens, out)`.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when shapes disagree.
 pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
-    let [_, features] = x.dims(OP, "x")?;
-    if features != weight.cols {
-        return Err(argument(OP, "x", x.shape(), format!("(tokens, {})", weight.cols)));
+    let tokens = weight.check(x, bias)?;
+    match (x.as_host(), &weight.storage) {
+        (Some(_), WeightStorage::Bf16(_) | WeightStorage::Quantized(_)) => {
+            if weight.order != Order::Stacked {
+                return Err(argument(OP, "weight", weight.order, "not a gate and an up projection"));
+            }
+            let input =
+                Input::new(x, bias).ok_or_else(|| argument(OP, "bias", "on a device", "on the host"))?;
+            weight.packed(input, Finish::Store, weight.rows)
+        }
+        (Some(x), WeightStorage::Host(parts)) => {
+            let bias = bias.map(Tensor::to_f32_vec).transpose()?;
+            let mut outcome = Ok(());
+            let y = Tensor::host(&[tokens, weight.rows], |y| {
+                outcome = exact::multiply(x, parts, bias.as_deref(), y);
+            })?;
+            outcome.map(|()| y)
+        }
+        _ => x.alike(reference::forward(x, weight, bias)?),
     }
-    if let Some(bias) = bias {
-        bias.expect_shape(OP, "bias", &[weight.rows])?;
+}
+
+/// `residual + x · Wᵀ + b`, written over the residual when nobody else has it.
+///
+/// # Errors
+/// [`crate::Error::Argument`] when shapes disagree.
+pub fn forward_add(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, residual: Tensor) -> Result<Tensor> {
+    let tokens = weight.check(x, bias)?;
+    residual.expect_shape(OP, "residual", &[tokens, weight.rows])?;
+    match Input::new(x, bias) {
+        Some(input) if weight.is_packed() && weight.order == Order::Stacked => {
+            match residual.into_storage() {
+                Storage::Host(residual) => {
+                    let mut y = residual.into_sole()?;
+                    weight.multiply_packed(input.product(Finish::Add, y.as_mut_slice()))?;
+                    Ok(y.into())
+                }
+                Storage::Candle(residual) => add::into(residual.into(), &forward(x, weight, bias)?),
+            }
+        }
+        _ => add::into(residual, &forward(x, weight, bias)?),
     }
-    match (x.storage(), &weight.storage) {
-        (Storage::Candle(x), WeightStorage::Host(matrix)) => cpu::forward(x, matrix, bias),
-        (Storage::Candle(_), WeightStorage::Candle(_)) => reference::forward(x, weight, bias),
+}
+
+/// `silu(x · Gᵀ + g) · (x · Uᵀ + u)` for a weight whose parts are `G` and `U`, both `(out, in)`, and a bias that holds
+/// `g` and `u` as [`Weight::arrange_bias`] gives them; gives `(tokens, out)`, or, when the weight is packed, `out` filled
+/// up with zeros to a multiple of 16.
+///
+/// # Errors
+/// [`crate::Error::Argument`] when shapes disagree or the weight is not [`Order::Interleaved`].
+pub fn swiglu(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    weight.check(x, bias)?;
+    if weight.order != Order::Interleaved {
+        return Err(argument(OP, "weight", weight.order, "a gate and an up projection"));
     }
+    if let Some(input) = Input::new(x, bias)
+        && weight.is_packed()
+    {
+        return weight.packed(input, Finish::SwiGlu, (weight.rows / 2).next_multiple_of(GROUP_ROWS));
+    }
+    let (both, out) = (forward(x, weight, bias)?, weight.rows / 2);
+    silu_mul::forward(&both.narrow(1, 0, out)?, &both.narrow(1, out, out)?)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Root mean square normalisation over the last dimension: `w · x / √(mean(x²) + eps)`
 //! (Zhang and Sennrich, <https://arxiv.org/abs/1910.07467>), in f32.
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor};
+use crate::{Result, Tensor, processor::Isa};
 
 const OP: &str = "rms_norm";
 
@@ -16,7 +17,12 @@ const OP: &str = "rms_norm";
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let [_, features] = x.dims(OP, "x")?;
     weight.expect_shape(OP, "weight", &[features])?;
-    reference::forward(x, weight, eps)
+    match (x.as_host(), weight.as_host()) {
+        (Some(values), Some(weight)) => {
+            Tensor::host(x.shape(), |out| cpu::forward(Isa::current(), values, weight, eps, out))
+        }
+        _ => reference::forward(x, weight, eps),
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //!
 //! The tables are made once for each step and shared by all layers.
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::forward as reference;
@@ -45,7 +46,8 @@ impl Tables {
         if head_dim == 0 || !head_dim.is_multiple_of(4) {
             return Err(argument(OP, "head_dim", head_dim, "a multiple of 4"));
         }
-        let frequencies = inverse_frequencies(head_dim / 2, theta);
+        let mut frequencies = [0.0; MOST_FREQUENCIES];
+        let frequencies = inverse_frequencies(head_dim / 2, theta, &mut frequencies)?;
         let angle = |position: &[u32; 2], i: usize| {
             let axis = i / frequencies.len();
             position[axis] as f32 * frequencies[i % frequencies.len()]
@@ -63,7 +65,8 @@ impl Tables {
         if half == 0 || !rope.head_dim.is_multiple_of(2) || time + height + width != half {
             return Err(argument(OP, "sections", rope.sections, format!("{half} in sum")));
         }
-        let frequencies = inverse_frequencies(rope.head_dim, rope.theta);
+        let mut frequencies = [0.0; MOST_FREQUENCIES];
+        let frequencies = inverse_frequencies(rope.head_dim, rope.theta, &mut frequencies)?;
         let angle = |position: &[u32; 3], i: usize| {
             let axis = usize::from(i >= time) + usize::from(i >= time + height);
             position[axis] as f32 * frequencies[i]
@@ -89,16 +92,23 @@ impl Tables {
         device: &Device,
     ) -> Result<Self> {
         let half = head_dim / 2;
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for position in positions {
-            let angles: Vec<f32> = (0..half).map(|i| angle(position, i)).collect();
-            for _ in 0..2 {
-                cos.extend(angles.iter().map(|a| a.cos()));
-                sin.extend(angles.iter().map(|a| a.sin()));
+        let table = |of: fn(f32) -> f32| {
+            let fill = |values: &mut [f32]| {
+                for (row, position) in values.chunks_exact_mut(head_dim).zip(positions) {
+                    let (first, second) = row.split_at_mut(half);
+                    first.iter_mut().enumerate().for_each(|(i, value)| *value = of(angle(position, i)));
+                    second.copy_from_slice(first);
+                }
+            };
+            let shape = [positions.len(), head_dim];
+            if device.is_host() {
+                return Tensor::host(&shape, fill);
             }
-        }
-        let shape = [positions.len(), head_dim];
-        Ok(Self { cos: Tensor::from_f32(cos, &shape, device)?, sin: Tensor::from_f32(sin, &shape, device)? })
+            let mut values = vec![0.0; positions.len() * head_dim];
+            fill(&mut values);
+            Tensor::from_f32(values, &shape, device)
+        };
+        Ok(Self { cos: table(f32::cos)?, sin: table(f32::sin)? })
     }
 }
 
@@ -109,12 +119,21 @@ impl Tables {
 pub fn forward(x: &Tensor, tables: &Tables) -> Result<Tensor> {
     let [tokens, _, head_dim] = x.dims(OP, "x")?;
     tables.cos.expect_shape(OP, "tables", &[tokens, head_dim])?;
-    reference::forward(x, tables)
+    x.alike(reference::forward(x, tables)?)
 }
 
-/// `theta^(-2i / dim)` for `i < dim / 2`, in f32 as the reference computes it.
-fn inverse_frequencies(dim: usize, theta: f32) -> Vec<f32> {
-    (0..dim / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / dim as f32)).collect()
+/// More than half of any head's width.
+const MOST_FREQUENCIES: usize = 512;
+
+/// `theta^(-2i / dim)` for `i < dim / 2`, in f32 as the reference computes it, into the beginning of `room`.
+fn inverse_frequencies(dim: usize, theta: f32, room: &mut [f32; MOST_FREQUENCIES]) -> Result<&[f32]> {
+    let Some(frequencies) = room.get_mut(..dim / 2) else {
+        return Err(argument(OP, "head_dim", dim, format!("at most {}", 2 * MOST_FREQUENCIES)));
+    };
+    for (i, frequency) in frequencies.iter_mut().enumerate() {
+        *frequency = 1.0 / theta.powf((2 * i) as f32 / dim as f32);
+    }
+    Ok(frequencies)
 }
 
 #[cfg(test)]

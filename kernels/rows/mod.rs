@@ -1,10 +1,11 @@
 //! Moving whole rows: gather by index, scatter by index, concatenation.
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::{gather as gather_reference, scatter as scatter_reference};
 
-use crate::{Error, Result, Storage, Tensor, error::argument};
+use crate::{Error, Result, Tensor, error::argument};
 
 /// Row `indices[i]` of `x` becomes row `i`. `x: (rows, …)`; gives `(indices, …)`.
 ///
@@ -12,7 +13,19 @@ use crate::{Error, Result, Storage, Tensor, error::argument};
 /// [`Error::Index`] when an index is outside.
 pub fn gather(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     check("rows::gather", indices, x.dim(0))?;
-    reference::gather(x, indices)
+    let Some(values) = x.as_host() else { return reference::gather(x, indices) };
+    let Some((_, rest)) = x.shape().split_first() else {
+        return Err(argument("rows::gather", "x", x.shape(), "at least one dimension"));
+    };
+    let width = rest.iter().product();
+    let mut outcome = Ok(());
+    let gathered =
+        Tensor::host(&[indices.len(), width], |out| outcome = cpu::gather(values, width, indices, out))?;
+    outcome?;
+    match rest {
+        [_] => Ok(gathered),
+        _ => gathered.reshape(&[&[indices.len()], rest].concat()),
+    }
 }
 
 /// A copy of `x: (rows, features)` whose row `indices[i]` is row `i` of `values: (indices, features)`.
@@ -25,7 +38,15 @@ pub fn scatter(x: &Tensor, indices: &[u32], values: &Tensor) -> Result<Tensor> {
     let [rows, features] = x.dims(OP, "x")?;
     values.expect_shape(OP, "values", &[indices.len(), features])?;
     check(OP, indices, rows)?;
-    reference::scatter(x, indices, values)
+    let (Some(old), Some(new)) = (x.as_host(), values.as_host()) else {
+        return reference::scatter(x, indices, values);
+    };
+    let mut outcome = Ok(());
+    let scattered = Tensor::host(x.shape(), |out| {
+        out.copy_from_slice(old);
+        outcome = cpu::scatter(new, features, indices, out);
+    })?;
+    outcome.map(|()| scattered)
 }
 
 /// The tensors one below the other, along the first dimension.
@@ -44,12 +65,18 @@ pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
             format!("rows as in {:?}", first.shape()),
         ));
     }
-    let parts: Vec<_> = parts
-        .iter()
-        .map(|p| match p.storage() {
-            Storage::Candle(t) => t,
-        })
-        .collect();
+    if parts.iter().all(|part| part.as_host().is_some()) {
+        let mut shape = first.shape().to_vec();
+        shape[0] = parts.iter().map(|part| part.dim(0)).sum();
+        return Tensor::host(&shape, |mut to| {
+            for part in parts.iter().filter_map(Tensor::as_host) {
+                let (rows, rest) = to.split_at_mut(part.len());
+                rows.copy_from_slice(part);
+                to = rest;
+            }
+        });
+    }
+    let parts = parts.iter().map(Tensor::to_candle).collect::<Result<Vec<_>>>()?;
     Ok(candle_core::Tensor::cat(&parts, 0)?.into())
 }
 

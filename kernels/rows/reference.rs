@@ -1,17 +1,17 @@
 //! Gather and scatter of rows by candle.
 
-use crate::{Result, Storage, Tensor};
+use crate::{Result, Tensor};
 
 /// See [`super::gather`].
 pub fn gather(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
-    let Storage::Candle(x) = x.storage();
+    let x = x.to_candle()?;
     let indices = candle_core::Tensor::from_slice(indices, indices.len(), x.device())?;
     Ok(x.contiguous()?.index_select(&indices, 0)?.into())
 }
 
 /// See [`super::scatter`].
 pub fn scatter(x: &Tensor, indices: &[u32], values: &Tensor) -> Result<Tensor> {
-    let (Storage::Candle(x), Storage::Candle(values)) = (x.storage(), values.storage());
+    let (x, values) = (&x.to_candle()?, &values.to_candle()?);
     if indices.is_empty() {
         return Ok(x.clone().into());
     }

@@ -1,11 +1,12 @@
 //! The gate of a SwiGLU feed-forward layer: `silu(gate) · up` with `silu(x) = x / (1 + e⁻ˣ)`
 //! (Shazeer, <https://arxiv.org/abs/2002.05202>).
 
+pub(crate) mod cpu;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor};
+use crate::{Result, Tensor, processor::Isa};
 
 /// `silu(gate) · up`, both of one shape, f32.
 ///
@@ -13,7 +14,10 @@ use crate::{Result, Tensor};
 /// [`crate::Error::Argument`] when the shapes differ.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     up.expect_shape("silu_mul", "up", gate.shape())?;
-    reference::forward(gate, up)
+    match (gate.as_host(), up.as_host()) {
+        (Some(g), Some(u)) => Tensor::host(gate.shape(), |out| cpu::forward(Isa::current(), g, u, out)),
+        _ => reference::forward(gate, up),
+    }
 }
 
 #[cfg(test)]

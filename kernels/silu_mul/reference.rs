@@ -1,9 +1,8 @@
 //! SwiGLU's gate by candle.
 
-use crate::{Result, Storage, Tensor};
+use crate::{Result, Tensor};
 
 /// See [`super::forward`].
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let (Storage::Candle(gate), Storage::Candle(up)) = (gate.storage(), up.storage());
-    Ok((gate.silu()? * up)?.into())
+    Ok((gate.to_candle()?.silu()? * up.to_candle()?)?.into())
 }

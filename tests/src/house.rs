@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ocellus_decoder::{Batch, Decoder, KvCache, Sequence};
-use ocellus_engine::{Model, Source};
+use ocellus_engine::{Formats, Model, Source};
 use ocellus_kernels::{Device, Tensor};
 
 /// Tokens of a block in the caches of tests: small, so that prompts cross many borders.
@@ -19,8 +19,16 @@ pub fn workspace() -> PathBuf {
 /// # Errors
 /// When it can't be loaded.
 pub fn nano() -> anyhow::Result<Model> {
+    nano_as(Formats::default())
+}
+
+/// The same with its weights held as `formats` say.
+///
+/// # Errors
+/// When it can't be loaded.
+pub fn nano_as(formats: Formats) -> anyhow::Result<Model> {
     let source = Source::folder(workspace().join("models/nano"));
-    Ok(Model::load(&source, &Device::cpu(), &|_| {})?)
+    Ok(Model::load_as(&source, formats, &Device::cpu(), &|_| {})?)
 }
 
 /// One sequence with a cache of its own.
@@ -38,7 +46,7 @@ impl<'m> Run<'m> {
     /// When the cache can't be made.
     pub fn new(decoder: &'m Decoder, most: usize) -> anyhow::Result<Self> {
         let n_blocks = most.div_ceil(BLOCK_SIZE);
-        let cache = KvCache::new(decoder.config(), n_blocks, BLOCK_SIZE, &Device::cpu())?;
+        let cache = decoder.new_cache(n_blocks, BLOCK_SIZE)?;
         let blocks = (0..n_blocks as u32).rev().collect();
         Ok(Self { decoder, cache, blocks, tokens: 0 })
     }

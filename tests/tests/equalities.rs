@@ -5,7 +5,6 @@ use futures_util::StreamExt;
 use ocellus_engine::{
     Engine, Event, FinishReason, ImagePart, Message, Options, Part, PixelLimits, Request, Role, Sampling,
 };
-use ocellus_kernels::Device;
 use ocellus_tests::{
     house::{Run, nano},
     picture,
@@ -47,14 +46,14 @@ fn prefill_at_once_equals_token_by_token_equals_chunks() {
 
 #[test]
 fn a_batch_of_two_sequences_equals_each_alone() {
-    use ocellus_decoder::{Batch, KvCache, Sequence};
+    use ocellus_decoder::{Batch, Sequence};
     let model = nano().unwrap();
     let (a, b) = (ids(19), ids(31)[5..].to_vec());
     let alone: Vec<f32> = [&a, &b]
         .into_iter()
         .flat_map(|ids| Run::new(&model.decoder, 64).unwrap().append_text(ids).unwrap())
         .collect();
-    let mut cache = KvCache::new(model.decoder.config(), 16, 4, &Device::cpu()).unwrap();
+    let mut cache = model.decoder.new_cache(16, 4).unwrap();
     let blocks: [Vec<u32>; 2] = [(0..16).step_by(2).collect(), (1..16).step_by(2).collect()];
     let positions: Vec<[u32; 3]> =
         (0..a.len() as u32).chain(0..b.len() as u32).map(|position| [position; 3]).collect();

@@ -6,11 +6,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod ask;
+mod bench;
 mod count;
 mod embedded;
 mod log;
 mod memory;
 mod model;
+mod quantize;
 mod sample_call;
 mod serve;
 mod settings;
@@ -34,8 +36,12 @@ enum Command {
     Serve(serve::Arguments),
     /// Ask one question about pictures, and read the answer here.
     Ask(ask::Arguments),
+    /// Pack a checkpoint's weights once, so that later starts only read them.
+    Quantize(quantize::Arguments),
     /// Count the tokens that pictures take.
     Count(count::Arguments),
+    /// Measure this machine, single operations and whole models.
+    Bench(bench::Arguments),
 }
 
 /// Why a command failed.
@@ -53,6 +59,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 fn main() -> ExitCode {
+    ocellus_engine::return_freed_memory();
     let (status, message) = match run() {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => (2, message),
@@ -74,7 +81,12 @@ fn run() -> Result<(), Failure> {
             log::start(log::LogFormat::Text);
             typed.parse().and_then(ask::Ask::apply)
         }
+        Command::Quantize(typed) => {
+            log::start(log::LogFormat::Text);
+            typed.apply()
+        }
         Command::Count(typed) => typed.apply(),
+        Command::Bench(typed) => typed.apply(),
     }
 }
 

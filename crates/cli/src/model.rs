@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use ocellus_engine::{Engine, Options, Progress, Source};
+use ocellus_engine::{Engine, Formats, Options, Progress, Source, WeightFormat};
 
 use crate::embedded;
 
@@ -18,6 +18,13 @@ pub(crate) struct ModelArguments {
     /// Where to compute.
     #[arg(long, default_value = "auto")]
     device: String,
+    /// How weights are held on the processor: as stored with all arithmetic in f32 (f32), or packed in narrower types,
+    /// which is much faster (bf16, int8, int4). `auto` takes bf16 for checkpoints stored so.
+    #[arg(long, default_value_t = WeightFormat::Auto, value_name = "FORMAT")]
+    weights: WeightFormat,
+    /// The same for the vision tower [default: as --weights, but bf16 where that is int8 or int4].
+    #[arg(long, value_name = "FORMAT")]
+    vision_weights: Option<WeightFormat>,
     /// Tokens that prompts and answers of all running requests may have together [default: what the model was made
     /// for, at most 32768].
     #[arg(long, value_name = "TOKENS")]
@@ -40,8 +47,12 @@ impl ModelArguments {
     pub(crate) fn load(&self) -> anyhow::Result<Engine> {
         let source =
             self.model.as_deref().map_or_else(embedded::source, |folder: &Path| Source::folder(folder));
-        let options =
-            Options { device: self.device.clone(), context_tokens: self.context, ..Options::default() };
+        let options = Options {
+            device: self.device.clone(),
+            formats: Formats { decoder: self.weights, tower: self.vision_weights },
+            context_tokens: self.context,
+            ..Options::default()
+        };
         // A hidden bar, as on a pipe or in a log file, writes nothing.
         let bar = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
@@ -54,6 +65,7 @@ impl ModelArguments {
                 Progress::Weights => "reading the checkpoint's headers",
                 Progress::VisionTower => "loading the vision tower",
                 Progress::Decoder => "loading the decoder",
+                Progress::Writing { .. } => "writing packed weights",
             });
         };
         let loaded = Engine::load(&source, &options, &show);

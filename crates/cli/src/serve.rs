@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ocellus_server::fetch::{AllowedHost, Limits, Policy};
 use ocellus_server::{
-    Bind, Error, Keys, MediaRoot, ModelNames, PublicUrl, SamplingDefaults, Settings, State, app, serve,
-    starting,
+    AllowedOrigin, Bind, ConnectionLimits, Error, Keys, MediaRoot, ModelNames, PublicUrl, SamplingDefaults,
+    Serving, Settings, State, app, serve, starting,
 };
 
 use crate::Failure;
@@ -56,6 +56,10 @@ pub(crate) struct Arguments {
     /// there.
     #[arg(long, value_name = "URL")]
     public_url: Option<PublicUrl>,
+    /// A site whose pages may call this server from a browser, such as https://example.org; * for all. Pages of this
+    /// machine may always, others never unless there are keys. Can be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<AllowedOrigin>,
     /// Let requests name files below this folder, as file:///…
     #[arg(long, value_name = "DIR")]
     media_root: Option<PathBuf>,
@@ -74,6 +78,9 @@ pub(crate) struct Arguments {
     /// Seconds that running answers get to finish after the signal to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain_timeout: u64,
+    /// Connections that may be open at the same time; further ones wait.
+    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = at_least_one)]
+    max_connections: usize,
     /// How lines of the log are written.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -115,7 +122,7 @@ pub(crate) struct Serve {
     name: String,
     bind: Bind,
     settings: Settings,
-    drain: Duration,
+    serving: Serving,
 }
 
 impl Arguments {
@@ -162,11 +169,15 @@ impl Arguments {
             },
             media_limits: Limits { file_timeout, request_timeout: file_timeout * 4, ..Limits::default() },
             public_url: self.public_url,
+            allowed_origins: self.allow_origin,
             max_completion_tokens: self.max_completion_tokens,
         };
         let bind = Bind { host: self.host, port: self.port, allow_no_key: self.allow_no_key };
-        let drain = Duration::from_secs(self.drain_timeout);
-        Ok(Serve { model: self.model, name, bind, settings, drain })
+        let serving = Serving {
+            drain: Duration::from_secs(self.drain_timeout),
+            connections: ConnectionLimits { open: self.max_connections, ..ConnectionLimits::default() },
+        };
+        Ok(Serve { model: self.model, name, bind, settings, serving })
     }
 }
 
@@ -180,11 +191,12 @@ impl Serve {
         let address = listener.local_addr()?;
         let with_key = !self.settings.keys.is_empty();
         let (router, opening) = starting();
-        let Self { model, name, settings, drain, .. } = self;
+        let Self { model, name, settings, serving, .. } = self;
 
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let served = runtime.block_on(async {
-            let mut serving = tokio::spawn(serve(listener, router, drain, stop_signal(drain)?));
+            let stop = stop_signal(serving.drain)?;
+            let mut serving = tokio::spawn(serve(listener, router, serving, stop));
             let mut loading = tokio::task::spawn_blocking(move || model.load());
             let engine = tokio::select! {
                 // Stopped, or no longer able to accept connections, before there was a model.
@@ -303,14 +315,20 @@ mod tests {
 
     #[test]
     fn what_operators_decide() {
+        let serve = parse("--allow-origin https://a.example --allow-origin *").unwrap();
+        let origins = ["https://a.example", "*"].map(|origin| origin.parse().unwrap());
+        assert_eq!(serve.settings.allowed_origins, origins);
         let serve = parse("").unwrap();
-        assert_eq!((serve.drain, serve.settings.media_root), (Duration::from_secs(30), None));
+        assert_eq!((serve.serving.drain, serve.settings.media_root), (Duration::from_secs(30), None));
         assert_eq!(serve.settings.sampling_defaults, SamplingDefaults::Weights);
-        let serve = parse("--drain-timeout 0 --defaults hosted --media-root .").unwrap();
-        assert_eq!(serve.drain, Duration::ZERO);
+        assert_eq!(serve.serving.connections, ConnectionLimits::default());
+        let serve = parse("--drain-timeout 0 --defaults hosted --media-root . --max-connections 7").unwrap();
+        assert_eq!(serve.serving.drain, Duration::ZERO);
+        assert_eq!(serve.serving.connections.open, 7);
         assert_eq!(serve.settings.media_root, Some(MediaRoot::new(".".as_ref()).unwrap()));
         assert_eq!(serve.settings.sampling_defaults, SamplingDefaults::Hosted);
         assert_eq!(parse("--offline --media-fetch any").unwrap().settings.media_fetch, Policy::Off);
+        refused("--max-connections 0", "expected a number from 1");
         refused("--drain-timeout 3601", "3601 is not in 0..=3600");
         refused("--media-root /no/such/folder", "--media-root /no/such/folder: ");
         refused("--defaults mine", "possible values: weights, hosted");
@@ -327,6 +345,7 @@ mod tests {
         refused("--media-fetch allow-list --media-allow http://x", "is not a host");
         refused("--media-timeout 0", "0 is not in 1..=3600");
         refused("--public-url example.org", "is not a URL");
+        refused("--allow-origin example.org", "is not an origin");
         refused("--max-completion-tokens 0", "expected a number from 1");
         refused("--api-key=", "--api-key must be visible ASCII");
         refused("--api-key schlüssel", "--api-key must be visible ASCII");

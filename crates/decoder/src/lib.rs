@@ -10,5 +10,5 @@ pub mod positions;
 
 pub use config::Config;
 pub use error::Error;
-pub use model::{Batch, Decoder, KvCache, Observer};
+pub use model::{Batch, Decoder, Formats, KvCache, Observer};
 pub use ocellus_kernels::attention::Sequence;

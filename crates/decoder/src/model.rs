@@ -2,11 +2,13 @@
 //! (reference: `Qwen2_5_VLTextModel` and the head of `Qwen2_5_VLForConditionalGeneration`).
 
 use ocellus_kernels::{
-    Device, Tensor, add,
+    Device, Precision, Tensor,
     attention::{self, Sequence},
-    kv_cache, rms_norm,
-    rotary::{self, Multimodal, Tables},
-    rows, silu_mul,
+    kv_cache,
+    linear::Format,
+    rms_norm,
+    rotary::{Multimodal, Tables},
+    rows,
 };
 use ocellus_weights::{Embedding, Linear, LinearShape, Loader, Scope};
 
@@ -24,6 +26,15 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: Tensor,
     lm_head: Linear,
+}
+
+/// How the decoder's weights are held.
+#[derive(Clone, Copy, Debug)]
+pub struct Formats {
+    /// Those of attention and feed-forward.
+    pub layers: Format,
+    /// The table of embeddings and the output layer.
+    pub vocabulary: Format,
 }
 
 /// What is computed in one go: the newest tokens of some sequences, side by side.
@@ -47,6 +58,7 @@ impl Decoder {
     pub fn load(
         loader: &Loader<'_>,
         config: &Config,
+        formats: Formats,
         device: &Device,
     ) -> Result<Self, ocellus_weights::Error> {
         let Config { hidden_size, vocab_size, num_hidden_layers, .. } = *config;
@@ -54,14 +66,19 @@ impl Decoder {
         let scope = loader.scope_any(&["model.language_model", "model"])?.because(format!(
             "config.json says num_hidden_layers {num_hidden_layers} and hidden_size {hidden_size}"
         ));
-        let embed_tokens = scope.because(table.clone()).embedding("embed_tokens", vocab_size, hidden_size)?;
+        let scope = scope.with_format(formats.layers);
+        let embed_tokens = scope.because(table.clone()).with_format(formats.vocabulary).embedding(
+            "embed_tokens",
+            vocab_size,
+            hidden_size,
+        )?;
         let lm_head = if config.tie_word_embeddings {
             // Some files hold a copy of the tied table.
             loader.ignore(|name| name == "lm_head.weight");
             embed_tokens.as_linear()
         } else {
             let shape = LinearShape { out_features: vocab_size, in_features: hidden_size, bias: false };
-            loader.root().because(table).linear("lm_head", shape)?
+            loader.root().because(table).with_format(formats.vocabulary).linear("lm_head", shape)?
         };
         Ok(Self {
             device: device.clone(),
@@ -80,6 +97,29 @@ impl Decoder {
         &self.config
     }
 
+    /// The arithmetic between its weights, and the type of keys and values.
+    fn precision(&self) -> Precision {
+        self.layers.first().map_or(Precision::Exact, |layer| layer.attention.qkv_proj.precision())
+    }
+
+    /// An empty cache of `blocks` blocks of `block_size` tokens each.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn new_cache(&self, blocks: usize, block_size: usize) -> Result<KvCache, Error> {
+        let shape = kv_cache::Shape {
+            blocks,
+            block_size,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+            precision: self.precision(),
+        };
+        let layers = (0..self.config.num_hidden_layers)
+            .map(|_| kv_cache::Layer::new(shape, &self.device))
+            .collect::<Result<_, _>>()?;
+        Ok(KvCache { layers, slots: Vec::new() })
+    }
+
     /// The embeddings of token ids: `(ids, hidden_size)`.
     ///
     /// # Errors
@@ -94,7 +134,7 @@ impl Decoder {
     /// # Errors
     /// When the parts of the batch disagree, or the device fails.
     pub fn forward(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor, Error> {
-        self.forward_observed(batch, cache, &mut |_, _| {})
+        self.compute(batch, cache, None)
     }
 
     /// The same as [`Decoder::forward`], telling `observe` of `text.layer_{i}` and `text.norm`. Rows whose
@@ -108,6 +148,15 @@ impl Decoder {
         cache: &mut KvCache,
         observe: &mut Observer<'_>,
     ) -> Result<Tensor, Error> {
+        self.compute(batch, cache, Some(observe))
+    }
+
+    fn compute(
+        &self,
+        batch: &Batch<'_>,
+        cache: &mut KvCache,
+        mut observe: Option<&mut Observer<'_>>,
+    ) -> Result<Tensor, Error> {
         let tokens = batch.embeddings.dim(0);
         expect("positions", batch.positions.len(), tokens)?;
         expect("queries", batch.sequences.iter().map(|s| s.queries).sum(), tokens)?;
@@ -118,16 +167,21 @@ impl Decoder {
             sections: &self.config.mrope_section,
         };
         let tables = Tables::multimodal(batch.positions, rope, &self.device)?;
-        let slots = cache.slots_of_queries(batch.sequences)?;
+        cache.find_slots(batch.sequences)?;
+        let KvCache { layers, slots } = cache;
         let mut hidden = batch.embeddings.clone();
-        for (i, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
-            let step = Step { tables: &tables, sequences: batch.sequences, slots: &slots };
-            hidden = layer.forward(&hidden, &step, cache)?;
-            observe(&format!("text.layer_{i}"), &hidden);
+        for (i, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
+            let step = Step { tables: &tables, sequences: batch.sequences, slots };
+            hidden = layer.forward(hidden, &step, cache)?;
+            if let Some(observe) = &mut observe {
+                observe(&format!("text.layer_{i}"), &hidden);
+            }
         }
         let wanted = rows::gather(&hidden, batch.logits_for)?;
         let normed = rms_norm::forward(&wanted, &self.norm, self.config.rms_norm_eps)?;
-        observe("text.norm", &normed);
+        if let Some(observe) = &mut observe {
+            observe("text.norm", &normed);
+        }
         Ok(self.lm_head.forward(&normed)?)
     }
 }
@@ -136,43 +190,24 @@ impl Decoder {
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<kv_cache::Layer>,
+    /// Where the newest tokens of a batch go; kept between steps.
+    slots: Vec<u32>,
 }
 
 impl KvCache {
-    /// An empty cache of `blocks` blocks of `block_size` tokens each.
-    ///
-    /// # Errors
-    /// When the device has no room.
-    pub fn new(config: &Config, blocks: usize, block_size: usize, device: &Device) -> Result<Self, Error> {
-        let shape = Self::layer_shape(config, blocks, block_size);
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| kv_cache::Layer::new(shape, device))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { layers })
+    /// How many bytes it takes when it is full.
+    pub fn size_in_bytes(&self) -> usize {
+        self.layers.iter().map(kv_cache::Layer::size_in_bytes).fold(0, usize::saturating_add)
     }
 
-    /// How many bytes such a cache takes when it is full.
-    pub fn size_in_bytes(config: &Config, blocks: usize, block_size: usize) -> usize {
-        Self::layer_shape(config, blocks, block_size).size_in_bytes().saturating_mul(config.num_hidden_layers)
-    }
-
-    fn layer_shape(config: &Config, blocks: usize, block_size: usize) -> kv_cache::Shape {
-        kv_cache::Shape {
-            blocks,
-            block_size,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-        }
-    }
-
-    /// Where the newest tokens of each sequence go.
-    fn slots_of_queries(&self, sequences: &[Sequence<'_>]) -> Result<Vec<u32>, Error> {
-        let Some(layer) = self.layers.first() else { return Ok(Vec::new()) };
-        let mut slots = Vec::new();
+    /// Finds where the newest tokens of each sequence go.
+    fn find_slots(&mut self, sequences: &[Sequence<'_>]) -> Result<(), Error> {
+        self.slots.clear();
+        let Some(layer) = self.layers.first() else { return Ok(()) };
         for s in sequences {
-            slots.extend(layer.slots_of(s.blocks, s.keys.saturating_sub(s.queries)..s.keys)?);
+            layer.append_slots(s.blocks, s.keys.saturating_sub(s.queries)..s.keys, &mut self.slots)?;
         }
-        Ok(slots)
+        Ok(())
     }
 }
 
@@ -205,28 +240,21 @@ impl Layer {
     }
 
     /// `hidden: (tokens, hidden_size)`.
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        step: &Step<'_>,
-        cache: &mut kv_cache::Layer,
-    ) -> Result<Tensor, Error> {
-        let normed = rms_norm::forward(hidden, &self.input_layernorm, self.eps)?;
-        let hidden = add::forward(hidden, &self.attention.forward(&normed, step, cache)?)?;
+    fn forward(&self, hidden: Tensor, step: &Step<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+        let normed = rms_norm::forward(&hidden, &self.input_layernorm, self.eps)?;
+        let hidden = self.attention.forward_add(&normed, step, cache, hidden)?;
         let normed = rms_norm::forward(&hidden, &self.post_attention_layernorm, self.eps)?;
-        Ok(add::forward(&hidden, &self.mlp.forward(&normed)?)?)
+        self.mlp.forward_add(&normed, hidden)
     }
 }
 
 /// Grouped-query attention with biases on queries, keys and values.
 #[derive(Debug)]
 struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    /// Queries, keys and values side by side.
+    qkv_proj: Linear,
     o_proj: Linear,
     heads: usize,
-    kv_heads: usize,
     head_dim: usize,
 }
 
@@ -245,39 +273,38 @@ impl Attention {
             bias: false,
         };
         Ok(Self {
-            q_proj: scope.linear("q_proj", input(num_attention_heads))?,
-            k_proj: scope.linear("k_proj", input(num_key_value_heads))?,
-            v_proj: scope.linear("v_proj", input(num_key_value_heads))?,
+            qkv_proj: scope.stacked(&[
+                ("q_proj", input(num_attention_heads)),
+                ("k_proj", input(num_key_value_heads)),
+                ("v_proj", input(num_key_value_heads)),
+            ])?,
             o_proj: scope.linear("o_proj", output)?,
             heads: num_attention_heads,
-            kv_heads: num_key_value_heads,
             head_dim,
         })
     }
 
-    fn forward(
+    /// `residual + attention(normed)`, both `(tokens, hidden_size)`.
+    fn forward_add(
         &self,
-        hidden: &Tensor,
+        normed: &Tensor,
         step: &Step<'_>,
         cache: &mut kv_cache::Layer,
+        residual: Tensor,
     ) -> Result<Tensor, Error> {
-        let tokens = hidden.dim(0);
-        let by_head = |x: Tensor, heads| x.reshape(&[tokens, heads, self.head_dim]);
-        let q = rotary::forward(&by_head(self.q_proj.forward(hidden)?, self.heads)?, step.tables)?;
-        let k = rotary::forward(&by_head(self.k_proj.forward(hidden)?, self.kv_heads)?, step.tables)?;
-        let v = by_head(self.v_proj.forward(hidden)?, self.kv_heads)?;
-        kv_cache::write(cache, &k, &v, step.slots)?;
+        let qkv = self.qkv_proj.forward(normed)?;
+        let q = kv_cache::rotate_and_write(cache, &qkv, step.tables, step.slots)?;
         let scale = (self.head_dim as f32).sqrt().recip();
         let attended = attention::causal(&q, cache, step.sequences, scale)?;
-        Ok(self.o_proj.forward(&attended.reshape(&[tokens, self.heads * self.head_dim])?)?)
+        let attended = attended.reshape(&[normed.dim(0), self.heads * self.head_dim])?;
+        Ok(self.o_proj.forward_add(&attended, residual)?)
     }
 }
 
 /// SwiGLU without biases.
 #[derive(Debug)]
 struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
+    gate_up_proj: Linear,
     down_proj: Linear,
 }
 
@@ -288,15 +315,14 @@ impl Mlp {
         let scope =
             scope.because(format!("config.json says hidden_size {hidden} and intermediate_size {inner}"));
         Ok(Self {
-            gate_proj: scope.linear("gate_proj", shape(inner, hidden))?,
-            up_proj: scope.linear("up_proj", shape(inner, hidden))?,
+            gate_up_proj: scope.gate_up("gate_proj", "up_proj", shape(inner, hidden))?,
             down_proj: scope.linear("down_proj", shape(hidden, inner))?,
         })
     }
 
-    fn forward(&self, hidden: &Tensor) -> Result<Tensor, Error> {
-        let (gate, up) = (self.gate_proj.forward(hidden)?, self.up_proj.forward(hidden)?);
-        Ok(self.down_proj.forward(&silu_mul::forward(&gate, &up)?)?)
+    /// `residual + mlp(normed)`, both `(tokens, hidden_size)`.
+    fn forward_add(&self, normed: &Tensor, residual: Tensor) -> Result<Tensor, Error> {
+        Ok(self.down_proj.forward_add(&self.gate_up_proj.swiglu(normed)?, residual)?)
     }
 }
 

@@ -18,7 +18,7 @@ use ocellus_weights::Source;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Error, Event, Load, LoadError, Model, Progress, Request, Sampling, Started,
+    Error, Event, Formats, Load, LoadError, Model, Part, Progress, Request, Sampling, Started,
     load::LoadCounters,
     prepare::{Bounds, Prepared},
     runner::{self, Job, RunnerOptions},
@@ -36,8 +36,10 @@ struct Shared {
     /// For counting requests without running them.
     model: Arc<Model>,
     bounds: Bounds,
-    /// Requests on their way to the prepare threads.
-    requests: mpsc::Sender<Submitted>,
+    /// Requests with pictures or clips on their way to the prepare threads.
+    with_media: mpsc::Sender<Submitted>,
+    /// Those of text alone: they take milliseconds and must not wait for pictures, which may take many seconds.
+    of_text: mpsc::Sender<Submitted>,
     /// Requests that were submitted and have not started on the device yet.
     waiting: Arc<AtomicUsize>,
     queue_limit: usize,
@@ -50,6 +52,8 @@ struct Shared {
 pub struct Options {
     /// Where to compute: `auto`, or a device's name.
     pub device: String,
+    /// How weights are held.
+    pub formats: Formats,
     /// Tokens that prompt and answer of all running requests may have together. `None` takes what the model was
     /// made for, up to 32768.
     pub context_tokens: Option<usize>,
@@ -65,6 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             device: "auto".to_owned(),
+            formats: Formats::default(),
             context_tokens: None,
             media_budget: Budget::default(),
             queue_limit: 64,
@@ -84,8 +89,10 @@ pub struct Info {
     pub default_sampling: Sampling,
     /// Where it computes.
     pub device: String,
-    /// Bytes of all weights.
+    /// Bytes of all weights as they are stored.
     pub weights_bytes: usize,
+    /// How weights are held.
+    pub formats: Formats,
 }
 
 /// A request on its way to a prepare thread.
@@ -111,7 +118,7 @@ impl Drop for Waiting {
 const DEFAULT_CONTEXT_TOKENS: usize = 32_768;
 /// Tokens in a block of the cache.
 const BLOCK_SIZE: usize = 16;
-/// Threads that decode and resize pictures; each may hold one decoded picture in memory.
+/// Threads that decode and resize pictures; each may hold one decoded picture in memory. One more prepares text.
 const PREPARE_THREADS: usize = 2;
 
 impl Engine {
@@ -121,7 +128,7 @@ impl Engine {
     /// [`LoadError`] naming what is missing, broken or contradictory, and where.
     pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
         let device = Device::open(&options.device)?;
-        let model = Model::load(source, &device, progress)?;
+        let model = Model::load_as(source, options.formats, &device, progress)?;
         Self::start(model, options)
     }
 
@@ -143,6 +150,7 @@ impl Engine {
             default_sampling: model.default_sampling.clone(),
             device: model.device.name().to_owned(),
             weights_bytes: model.weights_bytes,
+            formats: model.formats,
         };
         let model = Arc::new(model);
         let runner_options = RunnerOptions {
@@ -156,17 +164,22 @@ impl Engine {
         let load = runner_options.load.clone();
         let jobs = runner::start(model.clone(), &runner_options)?;
         let bounds = Bounds { media: options.media_budget, prompt_tokens: wanted - 1 };
-        let (requests, queue) = mpsc::channel::<Submitted>();
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..PREPARE_THREADS {
-            let (queue, jobs, model) = (queue.clone(), jobs.clone(), model.clone());
+        let (with_media, media_queue) = mpsc::channel::<Submitted>();
+        let (of_text, text_queue) = mpsc::channel::<Submitted>();
+        let media_queue = Arc::new(Mutex::new(media_queue));
+        let mut queues = vec![media_queue; PREPARE_THREADS];
+        queues.push(Arc::new(Mutex::new(text_queue)));
+        for queue in queues {
+            let (jobs, model) = (jobs.clone(), model.clone());
             thread::Builder::new()
                 .name("ocellus-prepare".to_owned())
                 .spawn(move || prepare(&queue, &jobs, &model, &bounds))?;
         }
         let waiting = Arc::new(AtomicUsize::new(0));
         let queue_limit = options.queue_limit;
-        Ok(Self { shared: Arc::new(Shared { info, model, bounds, requests, waiting, queue_limit, load }) })
+        Ok(Self {
+            shared: Arc::new(Shared { info, model, bounds, with_media, of_text, waiting, queue_limit, load }),
+        })
     }
 
     /// Starts an answer. The first event is [`Event::Started`] or [`Event::Failed`]; dropping the stream cancels
@@ -175,11 +188,16 @@ impl Engine {
         let (events, receiver) = unbounded_channel();
         let before = self.shared.waiting.fetch_add(1, Ordering::AcqRel);
         let waiting = Waiting(self.shared.waiting.clone());
+        let has_media = request
+            .messages
+            .iter()
+            .any(|message| message.parts.iter().any(|part| !matches!(part, Part::Text(_))));
+        let requests = if has_media { &self.shared.with_media } else { &self.shared.of_text };
         if before >= self.shared.queue_limit {
             // The receiver is held right here, so nothing can be lost.
             let _ = events.send(Event::Failed(Error::Busy { waiting: before }));
         } else if let Err(mpsc::SendError(lost)) =
-            self.shared.requests.send(Submitted { request, events, waiting, span: tracing::Span::current() })
+            requests.send(Submitted { request, events, waiting, span: tracing::Span::current() })
         {
             let error = Error::Internal("the threads that prepare requests have ended".to_owned());
             let _ = lost.events.send(Event::Failed(error));

@@ -22,6 +22,7 @@ mod stop;
 mod stop_ids;
 mod template;
 mod tokenizer;
+mod weights;
 
 pub use constraint::{Constraint, Function};
 pub use engine::{Engine, Events, Info, Options};
@@ -32,7 +33,8 @@ pub use event::{
     TokenLogprob,
 };
 pub use load::Load;
-pub use model::{Model, Progress};
+pub use model::{Formats, Model, Progress};
+pub use ocellus_kernels::return_freed_memory;
 pub use ocellus_media::Budget;
 pub use ocellus_vision_encoder::resize::{PixelLimits, Rule};
 pub use ocellus_weights::Source;
@@ -40,3 +42,4 @@ pub use prompt::{MediaSpan, PadTokens, Prompt, PromptParts};
 pub use request::{ImagePart, Message, Part, Request, Role, Sampling, Stop, ToolCall, VideoPart};
 pub use template::{Conversation, MediaKind, Segment};
 pub use tokenizer::Tokenizer;
+pub use weights::WeightFormat;

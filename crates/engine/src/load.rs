@@ -1,6 +1,6 @@
 //! How busy the engine is: numbers that the device's thread leaves behind and that anybody may read without waiting.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// How busy an engine is at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Load {
     pub used_cache_blocks: usize,
     /// Blocks of the cache in all.
     pub cache_blocks: usize,
+    /// Tokens generated since the start, for whomever: those of answers whose caller has left are among them.
+    pub generated_tokens: u64,
 }
 
 impl Load {
@@ -29,11 +31,22 @@ pub(crate) struct LoadCounters {
     running: AtomicUsize,
     used_cache_blocks: AtomicUsize,
     cache_blocks: usize,
+    generated_tokens: AtomicU64,
 }
 
 impl LoadCounters {
     pub(crate) fn new(cache_blocks: usize) -> Self {
-        Self { running: AtomicUsize::new(0), used_cache_blocks: AtomicUsize::new(0), cache_blocks }
+        Self {
+            running: AtomicUsize::new(0),
+            used_cache_blocks: AtomicUsize::new(0),
+            cache_blocks,
+            generated_tokens: AtomicU64::new(0),
+        }
+    }
+
+    /// One more token was chosen. Called by the device's thread only.
+    pub(crate) fn count_token(&self) {
+        self.generated_tokens.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Called by the device's thread only.
@@ -49,6 +62,7 @@ impl LoadCounters {
             running: self.running.load(Ordering::Acquire),
             used_cache_blocks: self.used_cache_blocks.load(Ordering::Acquire),
             cache_blocks: self.cache_blocks,
+            generated_tokens: self.generated_tokens.load(Ordering::Acquire),
         }
     }
 }

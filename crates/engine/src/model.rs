@@ -1,14 +1,20 @@
 //! A checkpoint as a whole: the two models, the tokenizer, and the constants that tie them together.
 
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+};
+
 use ocellus_decoder::Decoder;
 use ocellus_kernels::Device;
 use ocellus_vision_encoder::{Tower, config, patches::Normalization};
 use ocellus_weights::{
-    Checkpoint, Source,
+    Checkpoint, PackedWeights, Source,
     fields::{FieldError, Fields},
+    write_packed,
 };
 
-use crate::{LoadError, PadTokens, Sampling, Tokenizer, constraint::Grammars, template};
+use crate::{LoadError, PadTokens, Sampling, Tokenizer, WeightFormat, constraint::Grammars, template};
 
 /// Everything that was loaded from one checkpoint.
 #[derive(Debug)]
@@ -31,8 +37,34 @@ pub struct Model {
     pub device: Device,
     /// Bytes of all tensors as they are stored.
     pub weights_bytes: usize,
+    /// How they are held.
+    pub formats: Formats,
     /// The vocabulary for answers that must follow a grammar.
     pub(crate) grammars: Grammars,
+}
+
+/// How the weights of the two models are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// The decoder's.
+    pub decoder: WeightFormat,
+    /// The vision tower's; `None` takes bf16 where the decoder is quantized and the decoder's otherwise.
+    pub tower: Option<WeightFormat>,
+}
+
+impl Formats {
+    /// What the file of weights packed so is called. Both formats are resolved.
+    pub fn file_name(self) -> String {
+        let tower = self.tower.unwrap_or(self.decoder.of_tower());
+        format!("ocellus-{}-vision-{tower}.safetensors", self.decoder)
+    }
+}
+
+impl Default for Formats {
+    /// Arithmetic in f32.
+    fn default() -> Self {
+        Self { decoder: WeightFormat::F32, tower: None }
+    }
 }
 
 /// A stage of loading, for a progress display.
@@ -46,14 +78,59 @@ pub enum Progress {
     VisionTower,
     /// The decoder's tensors.
     Decoder,
+    /// Packed weights are written to a file.
+    Writing {
+        /// Bytes that were written so far.
+        written: usize,
+        /// Bytes in all.
+        size: usize,
+    },
 }
 
 impl Model {
-    /// Loads a checkpoint in the official layout.
+    /// Loads a checkpoint in the official layout, for arithmetic in f32.
     ///
     /// # Errors
     /// [`LoadError`] naming what is missing, broken or contradictory, and where.
     pub fn load(source: &Source, device: &Device, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
+        Self::load_as(source, Formats::default(), device, progress)
+    }
+
+    /// The same with weights held as `formats` say.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_as(
+        source: &Source,
+        formats: Formats,
+        device: &Device,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Self, LoadError> {
+        Self::load_or_pack(source, formats, None, device, progress)
+    }
+
+    /// Packs the weights of a checkpoint as `formats` say and writes them into `folder`, from where
+    /// [`Model::load_as`] takes them when it is the checkpoint's own. Gives the path of the file.
+    ///
+    /// # Errors
+    /// As [`Model::load`], when a format is not a packed one, or when the file can't be written.
+    pub fn pack(
+        source: &Source,
+        formats: Formats,
+        folder: &Path,
+        progress: &dyn Fn(Progress),
+    ) -> Result<PathBuf, LoadError> {
+        let model = Self::load_or_pack(source, formats, Some(folder), &Device::host(), progress)?;
+        Ok(folder.join(model.formats.file_name()))
+    }
+
+    fn load_or_pack(
+        source: &Source,
+        formats: Formats,
+        write_to: Option<&Path>,
+        device: &Device,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Self, LoadError> {
         progress(Progress::Tokenizer);
         let fields = required(source, "config.json")?;
         let vision_config = config::Config::from_fields(&fields)?;
@@ -75,16 +152,42 @@ impl Model {
 
         progress(Progress::Weights);
         let checkpoint = Checkpoint::open(source)?;
-        let loader = checkpoint.loader(device);
+        let decoder_format = formats.decoder.resolve(&checkpoint);
+        let tower_format = formats.tower.unwrap_or(decoder_format.of_tower()).resolve(&checkpoint);
+        let formats = Formats { decoder: decoder_format, tower: Some(tower_format) };
+        let mut loader = checkpoint.loader(device);
+        match write_to {
+            Some(_) => loader = loader.remembering(),
+            None => {
+                let packed = PackedWeights::open(source, &formats.file_name(), &checkpoint)?;
+                loader = loader.with_packed(packed);
+            }
+        }
         progress(Progress::VisionTower);
-        let tower = Tower::load(&loader.scope_any(&["model.visual", "visual"])?, &vision_config, device)?;
+        let visual = loader.scope_any(&["model.visual", "visual"])?.with_format(tower_format.layers());
+        let tower = Tower::load(&visual, &vision_config, device)?;
         progress(Progress::Decoder);
-        let decoder = Decoder::load(&loader, &decoder_config, device)?;
+        let of_decoder = ocellus_decoder::Formats {
+            layers: decoder_format.layers(),
+            vocabulary: decoder_format.vocabulary(),
+        };
+        let decoder = Decoder::load(&loader, &decoder_config, of_decoder, device)?;
         // Tables of rotary frequencies, which old libraries saved, are computed here.
         loader.ignore(|name| {
             name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq")
         });
+        let made = loader.made();
         loader.finish()?;
+        if let Some(folder) = write_to {
+            let size: usize =
+                made.iter().filter_map(|(_, weight)| weight.packed_bytes()).map(<[u8]>::len).sum();
+            let written = Cell::new(0);
+            let path = folder.join(formats.file_name());
+            write_packed(&path, &checkpoint, &made, &|bytes| {
+                written.set(written.get() + bytes);
+                progress(Progress::Writing { written: written.get(), size });
+            })?;
+        }
         Ok(Self {
             tower,
             decoder,
@@ -95,6 +198,7 @@ impl Model {
             default_sampling,
             device: device.clone(),
             weights_bytes: checkpoint.size_in_bytes(),
+            formats,
             grammars: Grammars::default(),
         })
     }

@@ -9,8 +9,8 @@ use std::{
 use ocellus_decoder::positions::{Positions, Span};
 use ocellus_media::{Budget, Picture, decode_image};
 use ocellus_vision_encoder::{
-    bicubic,
-    patches::{Frames, Patches, patchify},
+    patches::Patches,
+    preprocess::Preprocessor,
     resize::{PixelLimits, Rule, smart_resize},
 };
 
@@ -183,14 +183,14 @@ impl Media<'_> {
         if self.tokens > self.bounds.prompt_tokens {
             return Err(Error::ContextLength { tokens: self.tokens, limit: self.bounds.prompt_tokens });
         }
-        let mut rgb = Vec::with_capacity(count * height * width * 3);
+        let mut preprocessor =
+            Preprocessor::new(count, seen, &geometry, &self.model.normalization).map_err(internal)?;
+        // One decoded frame is alive at a time.
         for picture in std::iter::once(Ok(first)).chain(pictures) {
             let picture = picture?;
-            let from = (picture.height, picture.width);
-            rgb.extend(bicubic::resize(&picture.rgb, from, seen).map_err(internal)?);
+            preprocessor.push(&picture.rgb, (picture.height, picture.width)).map_err(internal)?;
         }
-        let frames = Frames { count, height, width, rgb: &rgb };
-        let patches = patchify(&frames, &geometry, &self.model.normalization).map_err(internal)?;
+        let patches = preprocessor.finish().map_err(internal)?;
         let size = MediaSize { original, seen, frames: count, tokens };
         self.seen.push(Seen { patches, size, seconds_per_step });
         Ok(())

@@ -62,7 +62,7 @@ pub(crate) struct RunnerOptions {
 
 /// Makes the cache and starts the thread. It ends when the last sender is gone and the last answer is given.
 pub(crate) fn start(model: Arc<Model>, options: &RunnerOptions) -> Result<mpsc::Sender<Job>, LoadError> {
-    let cache = KvCache::new(model.decoder.config(), options.blocks, options.block_size, &model.device)?;
+    let cache = model.decoder.new_cache(options.blocks, options.block_size)?;
     let blocks = u32::try_from(options.blocks)
         .ok()
         .zip(std::num::NonZeroUsize::new(options.block_size))
@@ -146,6 +146,7 @@ impl Runner {
         loop {
             self.publish_load();
             if self.running.is_empty() {
+                ocellus_kernels::release_idle_buffers();
                 match jobs.recv() {
                     Ok(job) => self.admit(job),
                     Err(mpsc::RecvError) => return,
@@ -241,7 +242,7 @@ impl Runner {
 
     /// Computes some tokens of one sequence, and samples where its end is reached.
     fn step(&mut self, step: &Step) -> Result<(), Error> {
-        let Self { model, cache, scheduler, running, .. } = self;
+        let Self { model, cache, scheduler, running, load, .. } = self;
         let Some(active) = running.get_mut(&step.sequence) else {
             return Err(Error::Internal("a step was planned for an unknown sequence".to_owned()));
         };
@@ -270,6 +271,8 @@ impl Runner {
         }
         scheduler.record(step);
         if let Some(choice) = choice {
+            // Counted here and not where answers are read: nobody reads the tokens of a caller who has left.
+            load.count_token();
             active.first_token.get_or_insert_with(Instant::now);
             if let Some(reason) = active.accept(choice, model)? {
                 self.finish(step.sequence, reason);

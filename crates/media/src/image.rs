@@ -13,7 +13,7 @@ use image::{
 };
 
 use crate::{
-    Budget, Error, Format, container, orientation,
+    Budget, Error, Format, PixelBuffer, container, orientation,
     pixels::{self, Color},
     probe, tiff,
 };
@@ -49,7 +49,7 @@ pub struct Picture {
     /// Width in pixels, 1 at least.
     pub width: usize,
     /// `(height, width, 3)`, red first.
-    pub rgb: Vec<u8>,
+    pub rgb: PixelBuffer,
 }
 
 /// What a format's decoder gives: samples of eight bits, not yet RGB and not yet upright.
@@ -57,7 +57,7 @@ pub(crate) struct Decoded {
     /// Height and width in pixels.
     pub(crate) size: (u32, u32),
     /// `(height, width, color.samples())`.
-    pub(crate) samples: Vec<u8>,
+    pub(crate) samples: PixelBuffer,
     /// What the samples mean.
     pub(crate) color: Color,
     /// How the picture has to be turned.
@@ -154,12 +154,9 @@ fn orientation_of(decoder: &mut impl ImageDecoder, exif: Option<&[u8]>) -> Orien
 }
 
 /// A buffer of zeros, or an error instead of an abort.
-pub(crate) fn zeros(format: Format, bytes: usize, budget: &Budget) -> Result<Vec<u8>, Error> {
-    let mut buffer = Vec::new();
-    let refuse = |_| Error::TooMuchMemory { format, bytes, max_memory_bytes: budget.max_memory_bytes };
-    buffer.try_reserve_exact(bytes).map_err(refuse)?;
-    buffer.resize(bytes, 0);
-    Ok(buffer)
+pub(crate) fn zeros(format: Format, bytes: usize, budget: &Budget) -> Result<PixelBuffer, Error> {
+    let max_memory_bytes = budget.max_memory_bytes;
+    PixelBuffer::zeros(bytes).ok_or(Error::TooMuchMemory { format, bytes, max_memory_bytes })
 }
 
 /// A decoder's error in our words.

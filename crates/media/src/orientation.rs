@@ -1,6 +1,8 @@
 //! Which way up a picture is, by its metadata, and turning it.
 
-use image::{DynamicImage, RgbImage, metadata::Orientation};
+use image::metadata::Orientation;
+
+use crate::PixelBuffer;
 
 /// The orientation that metadata ask for: Exif first, then XMP, as Pillow's `exif_transpose` reads them. Values outside
 /// of 1 to 8 and unreadable metadata leave the picture as it is.
@@ -8,19 +10,60 @@ pub(crate) fn from_metadata(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientat
     exif.and_then(from_exif).or_else(|| xmp.and_then(from_xmp)).unwrap_or(Orientation::NoTransforms)
 }
 
-/// Turns `rgb: (height, width, 3)` upright and gives the new height and width with it.
+/// Turns `rgb: (height, width, 3)` upright and gives the new height and width with it, or nothing when there is no
+/// memory for it.
 pub(crate) fn turn(
-    rgb: Vec<u8>,
+    mut rgb: PixelBuffer,
     (height, width): (u32, u32),
     orientation: Orientation,
-) -> Option<(Vec<u8>, (u32, u32))> {
-    if orientation == Orientation::NoTransforms {
-        return Some((rgb, (height, width)));
+) -> Option<(PixelBuffer, (u32, u32))> {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, NoTransforms, Rotate90, Rotate90FlipH, Rotate180, Rotate270,
+        Rotate270FlipH,
+    };
+    let row_bytes = width as usize * 3;
+    let (rows_backwards, columns_backwards) = match orientation {
+        NoTransforms => return Some((rgb, (height, width))),
+        Rotate180 => {
+            rgb.as_chunks_mut::<3>().0.reverse();
+            return Some((rgb, (height, width)));
+        }
+        FlipHorizontal => {
+            rgb.chunks_exact_mut(row_bytes).for_each(|row| row.as_chunks_mut::<3>().0.reverse());
+            return Some((rgb, (height, width)));
+        }
+        FlipVertical => {
+            let (upper, lower) = rgb.split_at_mut(height as usize / 2 * row_bytes);
+            for (above, below) in upper.chunks_exact_mut(row_bytes).zip(lower.rchunks_exact_mut(row_bytes)) {
+                above.swap_with_slice(below);
+            }
+            return Some((rgb, (height, width)));
+        }
+        Rotate90FlipH => (false, false),
+        Rotate90 => (true, false),
+        Rotate270 => (false, true),
+        Rotate270FlipH => (true, true),
+    };
+    let mut turned = PixelBuffer::zeros(rgb.len())?;
+    let target_row_bytes = height as usize * 3;
+    // Blocks of rows that stay in cache while their columns become rows.
+    const BLOCK: usize = 64;
+    for (block, rows) in rgb.chunks(row_bytes * BLOCK).enumerate() {
+        for (column, target) in turned.chunks_exact_mut(target_row_bytes).enumerate() {
+            let column = if columns_backwards { width as usize - 1 - column } else { column };
+            let count = rows.len() / row_bytes;
+            let first = block * BLOCK;
+            let first = if rows_backwards { height as usize - first - count } else { first };
+            let target = target[first * 3..].as_chunks_mut::<3>().0.iter_mut().take(count);
+            let source = rows.chunks_exact(row_bytes).map(|row| &row[column * 3..][..3]);
+            if rows_backwards {
+                target.zip(source.rev()).for_each(|(target, source)| target.copy_from_slice(source));
+            } else {
+                target.zip(source).for_each(|(target, source)| target.copy_from_slice(source));
+            }
+        }
     }
-    let mut picture = DynamicImage::ImageRgb8(RgbImage::from_raw(width, height, rgb)?);
-    picture.apply_orientation(orientation);
-    let size = (picture.height(), picture.width());
-    Some((picture.into_rgb8().into_raw(), size))
+    Some((turned, (width, height)))
 }
 
 /// The tag of an Exif block; some writers of WebP put JPEG's prefix before it.
@@ -68,7 +111,8 @@ mod tests {
     #[test]
     fn turning() {
         let check = |orientation, size, pixels: [u8; 6]| {
-            let spread = |pixels: [u8; 6]| pixels.iter().flat_map(|&pixel| [pixel; 3]).collect::<Vec<_>>();
+            let spread =
+                |pixels: [u8; 6]| pixels.iter().flat_map(|&pixel| [pixel; 3]).collect::<PixelBuffer>();
             let orientation = Orientation::from_exif(orientation).unwrap();
             let turned = turn(spread([1, 2, 3, 4, 5, 6]), (2, 3), orientation).unwrap();
             assert_eq!(turned, (spread(pixels), size), "{orientation:?}");
@@ -81,5 +125,23 @@ mod tests {
         check(6, (3, 2), [4, 1, 5, 2, 6, 3]);
         check(7, (3, 2), [6, 3, 5, 2, 4, 1]);
         check(8, (3, 2), [3, 6, 2, 5, 1, 4]);
+    }
+
+    /// Larger than a block, against the codecs' own turning.
+    #[test]
+    fn turning_large() {
+        for (height, width) in [(1, 200), (64, 3), (65, 131), (200, 1)] {
+            let rgb: Vec<u8> = (0..height * width * 3).map(|index| (index * 7 % 251) as u8).collect();
+            for exif in 1..=8 {
+                let orientation = Orientation::from_exif(exif).unwrap();
+                let mut expected = image::DynamicImage::ImageRgb8(
+                    image::RgbImage::from_raw(width, height, rgb.clone()).unwrap(),
+                );
+                expected.apply_orientation(orientation);
+                let (turned, size) = turn(rgb.clone().into(), (height, width), orientation).unwrap();
+                assert_eq!(size, (expected.height(), expected.width()), "{orientation:?}");
+                assert!(*turned == *expected.as_bytes(), "{height}x{width} {orientation:?}");
+            }
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! where Pillow cuts every value off at 255; and transparency is always laid on white, also that of palettes and grey
 //! pictures.
 
+use crate::PixelBuffer;
+
 /// What the samples of a pixel mean, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Color {
@@ -37,7 +39,7 @@ impl Color {
 }
 
 /// `(pixels, 3)` from `samples: (pixels, color.samples())` of eight bits. Works in place where the result is not longer.
-pub(crate) fn to_rgb(mut samples: Vec<u8>, color: Color) -> Vec<u8> {
+pub(crate) fn to_rgb(mut samples: PixelBuffer, color: Color) -> PixelBuffer {
     match color {
         Color::Rgb => samples,
         Color::Gray => samples.iter().flat_map(|&gray| [gray; 3]).collect(),
@@ -66,7 +68,7 @@ pub(crate) fn to_rgb(mut samples: Vec<u8>, color: Color) -> Vec<u8> {
 }
 
 /// The high byte of each sample of 16 bits in the machine's order. Pillow does the same with 16-bit colour.
-pub(crate) fn high_bytes(mut samples: Vec<u8>) -> Vec<u8> {
+pub(crate) fn high_bytes(mut samples: PixelBuffer) -> PixelBuffer {
     let count = samples.len() / 2;
     for index in 0..count {
         let value = u16::from_ne_bytes([samples[2 * index], samples[2 * index + 1]]);
@@ -77,7 +79,7 @@ pub(crate) fn high_bytes(mut samples: Vec<u8>) -> Vec<u8> {
 }
 
 /// Four samples per pixel become three, from front to back, so that nothing is overwritten before it is read.
-fn shorten(mut samples: Vec<u8>, convert: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8> {
+fn shorten(mut samples: PixelBuffer, convert: impl Fn([u8; 4]) -> [u8; 3]) -> PixelBuffer {
     let pixels = samples.len() / 4;
     for pixel in 0..pixels {
         let &[a, b, c, d] = &samples[4 * pixel..4 * pixel + 4] else { break };
@@ -140,8 +142,9 @@ mod tests {
 
     #[test]
     fn every_color_type() {
-        let check =
-            |color, samples: &[u8], rgb: &[u8]| assert_eq!(to_rgb(samples.to_vec(), color), rgb, "{color:?}");
+        let check = |color, samples: &[u8], rgb: &[u8]| {
+            assert_eq!(*to_rgb(samples.to_vec().into(), color), *rgb, "{color:?}")
+        };
         check(Color::Gray, &[0, 7], &[0, 0, 0, 7, 7, 7]);
         check(Color::GrayAlpha, &[9, 255, 9, 0], &[9, 9, 9, 255, 255, 255]);
         check(Color::Rgb, &[1, 2, 3], &[1, 2, 3]);
@@ -163,6 +166,6 @@ mod tests {
     #[test]
     fn high_bytes_of_wide_samples() {
         let samples = [0x1234u16, 0x00ff, 0xffff].map(u16::to_ne_bytes).concat();
-        assert_eq!(high_bytes(samples), [0x12, 0x00, 0xff]);
+        assert_eq!(*high_bytes(samples.into()), [0x12, 0x00, 0xff]);
     }
 }

@@ -12,7 +12,7 @@ use tiff::{
 };
 
 use crate::{
-    Budget, Error, Format, container,
+    Budget, Error, Format, PixelBuffer, container,
     image::{Decoded, zeros},
     orientation,
     pixels::Color,
@@ -37,7 +37,7 @@ pub(crate) fn decode(bytes: &[u8], budget: &Budget) -> Result<Decoded, Error> {
             renamed = zeros(FORMAT, bytes.len(), budget)?;
             renamed.copy_from_slice(bytes);
             renamed[offset + usize::from(!low_byte_first)] = BLACK_IS_ZERO;
-            renamed.as_slice()
+            &*renamed
         }
         _ => bytes,
     };
@@ -82,8 +82,8 @@ pub(crate) fn decode(bytes: &[u8], budget: &Budget) -> Result<Decoded, Error> {
     };
     let samples = buffer.to_eight_bits(&result, budget)?;
     let (samples, color) = match (meaning, palette) {
-        (_, Some(palette)) => (palette.apply(&samples), Color::Rgb),
-        (Meaning::WhiteIsZero, _) => (buffer.scale(samples).into_iter().map(|value| !value).collect(), color),
+        (_, Some(palette)) => (palette.apply(&samples).into(), Color::Rgb),
+        (Meaning::WhiteIsZero, _) => (buffer.scale(samples).iter().map(|value| !value).collect(), color),
         _ => (buffer.scale(samples), color),
     };
     Ok(Decoded { size: (height, width), samples, color, orientation })
@@ -262,7 +262,7 @@ struct SampleBuffer {
 
 impl SampleBuffer {
     /// `(height, width, bands)`, the high byte of longer samples. Shorter ones keep their value.
-    fn to_eight_bits(&self, result: &DecodingResult, budget: &Budget) -> Result<Vec<u8>, Error> {
+    fn to_eight_bits(&self, result: &DecodingResult, budget: &Budget) -> Result<PixelBuffer, Error> {
         match result {
             DecodingResult::U8(values) if self.bits < 8 => self.unpack(values, budget),
             DecodingResult::U8(values) => self.interleave(values, |value| value, budget),
@@ -277,7 +277,7 @@ impl SampleBuffer {
         values: &[T],
         narrow: impl Fn(T) -> u8,
         budget: &Budget,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<PixelBuffer, Error> {
         let (height, width) = self.size;
         let (row, plane) = (self.row_bytes / size_of::<T>(), self.plane_bytes / size_of::<T>());
         let (planes, step) = if self.is_planar { (self.bands, 1) } else { (1, self.bands) };
@@ -295,7 +295,7 @@ impl SampleBuffer {
         Ok(samples)
     }
 
-    fn unpack(&self, bytes: &[u8], budget: &Budget) -> Result<Vec<u8>, Error> {
+    fn unpack(&self, bytes: &[u8], budget: &Budget) -> Result<PixelBuffer, Error> {
         let (height, width) = self.size;
         let bits = usize::from(self.bits);
         let mut samples = zeros(FORMAT, height * width, budget)?;
@@ -312,7 +312,7 @@ impl SampleBuffer {
     }
 
     /// Stretches samples of less than a byte so that the largest value is 255.
-    fn scale(&self, mut samples: Vec<u8>) -> Vec<u8> {
+    fn scale(&self, mut samples: PixelBuffer) -> PixelBuffer {
         if self.bits < 8 {
             samples.iter_mut().for_each(|sample| *sample *= 255 / self.largest());
         }

@@ -139,7 +139,7 @@ fn a_larger_picture_comes_back_as_it_was() {
     encoder.write_image(&rgb, width as u32, height as u32, ExtendedColorType::Rgb8).unwrap();
     let picture = decode_image(file.get_ref(), &Budget::default()).unwrap();
     assert_eq!((picture.height, picture.width), (height, width));
-    assert!(picture.rgb == rgb);
+    assert!(*picture.rgb == *rgb);
 }
 
 struct Picture {

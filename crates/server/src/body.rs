@@ -23,7 +23,7 @@ const WHOLE: Duration = Duration::from_secs(300);
 /// A refused body is read on for so long and so many bytes: closing on a client that still sends resets the
 /// connection, and it never sees why.
 const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 64 << 20;
+const LINGER_BYTES: usize = 4 * LIMIT_BYTES;
 
 /// The whole body.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {

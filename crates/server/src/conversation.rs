@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::Refusal;
 use crate::data_uri;
+use crate::definition::{FPS, MAX_PIXELS, MIN_PIXELS};
 use crate::fetch::{Fetcher, Limits, parse_url};
+use crate::kind::Integer;
 use crate::parameter::Fields;
 use crate::uploads::{Owner, Uploads};
 
@@ -24,9 +26,8 @@ const MOST_FILES: usize = 4 * MOST_MEDIA;
 /// How many frames a clip may have.
 const FRAMES: RangeInclusive<usize> = 4..=512;
 
-/// How many frames one second may have, and has when nothing is said.
-const FRAME_RATES: RangeInclusive<f64> = 0.1..=10.0;
-const DEFAULT_FRAME_RATE: f64 = 2.0;
+/// How many frames one second has when nothing is said.
+pub(crate) const DEFAULT_FRAME_RATE: f64 = 2.0;
 
 /// Files of one request that are fetched at the same time.
 const FETCHES: usize = 8;
@@ -64,13 +65,22 @@ impl Conversation {
     /// Reads `messages`. With `high_resolution`, pictures may take as much as the model can see, whatever their own
     /// `max_pixels` say.
     pub(crate) fn read(messages: Option<&Value>, high_resolution: bool) -> Result<Self, Refusal> {
+        Self::read_at_rate(messages, high_resolution, DEFAULT_FRAME_RATE)
+    }
+
+    /// The same, with the rate at which the frames of a clip were taken that says nothing of it itself.
+    pub(crate) fn read_at_rate(
+        messages: Option<&Value>,
+        high_resolution: bool,
+        frame_rate: f64,
+    ) -> Result<Self, Refusal> {
         let messages = match messages {
             None | Some(Value::Null) => return Err(Refusal::MessagesMissing),
             Some(Value::Array(messages)) if messages.is_empty() => return Err(Refusal::MessagesEmpty),
             Some(Value::Array(messages)) => messages,
             Some(_) => return Err(Refusal::WrongType { name: "messages".into(), expected: "Array" }),
         };
-        let reader = Reader { high_resolution };
+        let reader = Reader { high_resolution, frame_rate };
         let mut turns: Vec<Turn> = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             let turn = reader.turn(&format!("messages.{index}"), message)?;
@@ -204,6 +214,7 @@ impl Turn {
 /// Reads JSON into turns. `at` is the place in the request, for messages.
 struct Reader {
     high_resolution: bool,
+    frame_rate: f64,
 }
 
 impl Reader {
@@ -277,8 +288,7 @@ impl Reader {
 
     /// A clip: its frames as a list of pictures, of which `fps` were taken each second.
     fn video(&self, at: &str, value: Option<&Value>, fields: &Fields<'_>) -> Result<TurnPart, Refusal> {
-        let phrase = "Range of fps should be [0.1, 10.0]";
-        let fps = fields.float_in("fps", |fps| FRAME_RATES.contains(&fps), phrase)?;
+        let fps = fields.number(&FPS)?;
         let frames = match value {
             Some(Value::Array(frames)) => frames,
             Some(Value::String(_) | Value::Object(_)) => {
@@ -297,7 +307,7 @@ impl Reader {
         let frames = frames.map(|(index, frame)| file(&format!("{at}.{index}"), Some(frame)));
         Ok(TurnPart::Video {
             frames: frames.collect::<Result<_, _>>()?,
-            fps: fps.unwrap_or(DEFAULT_FRAME_RATE),
+            fps: fps.unwrap_or(self.frame_rate),
             // The hosted service publishes no rule for lists; the model's own utilities resize each frame like a
             // single picture that may be as large as the model can see.
             limits: self.limits(fields, PixelLimits::HOSTED_HIGH_RESOLUTION)?,
@@ -307,12 +317,10 @@ impl Reader {
     /// How large the model may see a picture. The rule is the hosted one, so that tokens are counted as hosted.
     fn limits(&self, fields: &Fields<'_>, default: PixelLimits) -> Result<PixelLimits, Refusal> {
         let largest = PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels;
-        let pixels = |name: &str| -> Result<Option<usize>, Refusal> {
-            let phrase = format!("Range of {name} should be [{}, {largest}]", default.min_pixels);
-            let value = fields.integer_in(name, default.min_pixels as i128, largest as i128, &phrase)?;
-            Ok(value.and_then(|value| usize::try_from(value).ok()))
+        let pixels = |definition: &Integer| -> Result<Option<usize>, Refusal> {
+            Ok(fields.number(definition)?.and_then(|value| usize::try_from(value).ok()))
         };
-        let (min, max) = (pixels("min_pixels")?, pixels("max_pixels")?);
+        let (min, max) = (pixels(&MIN_PIXELS)?, pixels(&MAX_PIXELS)?);
         let max_pixels = if self.high_resolution { largest } else { max.unwrap_or(default.max_pixels) };
         let min_pixels = min.unwrap_or(default.min_pixels);
         if min_pixels > max_pixels {
@@ -324,7 +332,7 @@ impl Reader {
 
 /// How large the model may see a picture described by these fields.
 pub(crate) fn picture_limits(fields: &Fields<'_>, high_resolution: bool) -> Result<PixelLimits, Refusal> {
-    Reader { high_resolution }.limits(fields, PixelLimits::HOSTED)
+    Reader { high_resolution, frame_rate: DEFAULT_FRAME_RATE }.limits(fields, PixelLimits::HOSTED)
 }
 
 /// A file's URL: a text, or an object with the text under `url`.

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::Refusal;
 use crate::answer::BoxEvents;
+use crate::definition::COORDINATES;
 use crate::parameter::Fields;
 
 /// In which pixels boxes and points of the answer are.
@@ -34,7 +35,7 @@ pub(crate) enum Coordinates {
 impl Coordinates {
     /// Reads the parameter `coordinates`.
     pub(crate) fn read(fields: &Fields<'_>) -> Result<Self, Refusal> {
-        match fields.get("coordinates") {
+        match fields.get(COORDINATES.name) {
             None => Ok(Self::Seen),
             Some(Value::String(text)) if text == "seen" => Ok(Self::Seen),
             Some(Value::String(text)) if text == "original" => Ok(Self::Original),

@@ -1,6 +1,6 @@
 //! `POST …/tokens/estimate`: how many tokens a request would take, without running the model.
 //!
-//! The body is either a whole chat request, which is prepared exactly as if it were answered, or `{"media": […]}` with
+//! The body is either a whole request of either dialect, told apart by `input`, which is prepared exactly as if it were answered, or `{"media": […]}` with
 //! nothing but sizes: `{"type": "image", "height": h, "width": w}` with `min_pixels` and `max_pixels` as in a request,
 //! `{"type": "video", "height": h, "width": w, "total_frames": n, "frame_rate": r, "fps": f}`. The numbers are those of
 //! the hosted guide's calculators.
@@ -14,8 +14,13 @@ use ocellus_engine::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::conversation::{MOST_MEDIA, picture_limits};
+use crate::conversation::{Conversation, DEFAULT_FRAME_RATE, MOST_MEDIA, picture_limits};
+use crate::dashscope::{self, GenerationRequest};
+use crate::definition::{
+    FPS, FRAME_RATE, HEIGHT, MEDIA, MEDIA_TYPE, TOTAL_FRAMES, VL_HIGH_RESOLUTION_IMAGES, WIDTH,
+};
 use crate::extension::SeenMedia;
+use crate::kind::{Integer, Numeric, Ranged};
 use crate::openai::{self, ChatRequest};
 use crate::parameter::Fields;
 use crate::{Refusal, State, body};
@@ -84,15 +89,15 @@ pub(crate) async fn estimate(
         return Err(Refusal::Busy);
     };
     let bytes = body::read(&parts.headers, rest).await?;
-    let chat = match off_thread(&state, move |state| read(&bytes, state)).await? {
+    let question = match off_thread(&state, move |state| read(&bytes, state)).await? {
         Asked::Sizes(estimate) => return Ok(axum::Json(estimate)),
-        Asked::Chat(chat) => chat,
+        Asked::Question(question) => question,
     };
     let reader = state.uploads.reader(&parts.headers);
-    let conversation = chat.conversation.resolve(&state.uploads, reader, state.fetcher.limits()).await?;
+    let conversation = question.conversation.resolve(&state.uploads, reader, state.fetcher.limits()).await?;
     let request = EngineRequest {
         messages: conversation.fetch(&state.fetcher).await?,
-        tools: chat.structure.tools,
+        tools: question.tools,
         ..EngineRequest::default()
     };
     // Pictures are decoded to be counted, so only few at a time.
@@ -115,25 +120,40 @@ async fn off_thread<R: Send + 'static>(
     })
 }
 
+/// What counts of a request, whatever dialect it came in.
+struct Question {
+    conversation: Conversation,
+    tools: Vec<Value>,
+}
+
 /// What a body asks for.
 enum Asked {
-    Chat(Box<ChatRequest>),
+    Question(Box<Question>),
     Sizes(Estimate),
 }
 
 fn read(bytes: &[u8], state: &State) -> Result<Asked, Refusal> {
     let value: Value = serde_json::from_slice(bytes).map_err(|_| Refusal::BodyMalformed)?;
     let fields = Fields::new(value.as_object().ok_or(Refusal::BodyMalformed)?);
-    match fields.get("media") {
-        None => Ok(Asked::Chat(Box::new(ChatRequest::parse(bytes, &state.names, &openai::bounds(state))?))),
-        Some(Value::Array(_)) if fields.get("messages").is_some() => {
+    match fields.get(MEDIA.name) {
+        None if fields.get("input").is_some() => {
+            let request = GenerationRequest::parse(bytes, &state.names, &dashscope::bounds(state))?;
+            let (conversation, tools) = (request.conversation, request.structure.tools);
+            Ok(Asked::Question(Box::new(Question { conversation, tools })))
+        }
+        None => {
+            let request = ChatRequest::parse(bytes, &state.names, &openai::bounds(state))?;
+            let (conversation, tools) = (request.conversation, request.structure.tools);
+            Ok(Asked::Question(Box::new(Question { conversation, tools })))
+        }
+        Some(Value::Array(_)) if fields.get("messages").or(fields.get("input")).is_some() => {
             Err(bad("'media' and 'messages' exclude each other".into()))
         }
         Some(Value::Array(media)) => {
             if media.len() > MOST_MEDIA {
                 return Err(Refusal::TooManyMedia { count: media.len(), limit: MOST_MEDIA });
             }
-            let high_resolution = fields.boolean("vl_high_resolution_images")?.unwrap_or(false);
+            let high_resolution = fields.boolean(&VL_HIGH_RESOLUTION_IMAGES)?;
             let media = media.iter().enumerate();
             let sizes = media.map(|(index, item)| size(&format!("media.{index}"), item, high_resolution));
             Ok(Asked::Sizes(Estimate::new(&sizes.collect::<Result<Vec<_>, _>>()?)))
@@ -143,36 +163,28 @@ fn read(bytes: &[u8], state: &State) -> Result<Asked, Refusal> {
 }
 
 /// One picture or clip by its numbers.
-fn size(at: &str, item: &Value, high_resolution: bool) -> Result<MediaSize, Refusal> {
+pub(crate) fn size(at: &str, item: &Value, high_resolution: bool) -> Result<MediaSize, Refusal> {
     let item = item.as_object().ok_or_else(|| wrong_type(at, "Object"))?;
     let fields = Fields::new(item);
-    let whole = |name: &str| -> Result<usize, Refusal> {
-        let phrase = format!("Range of {at}.{name} should be [1, {LARGEST}]");
-        let value = fields.integer_in(name, 1, LARGEST, &phrase)?;
-        let value = value.ok_or_else(|| bad(format!("'{at}.{name}' is required")))?;
+    let required = |name: &str| bad(format!("'{at}.{name}' is required"));
+    let whole = |definition: &Integer| -> Result<usize, Refusal> {
+        let value = number(at, &fields, definition)?.ok_or_else(|| required(definition.name))?;
         Ok(usize::try_from(value).unwrap_or(usize::MAX))
     };
-    let (height, width) = (whole("height")?, whole("width")?);
-    let seen = match fields.get("type") {
+    let (height, width) = (whole(&HEIGHT)?, whole(&WIDTH)?);
+    let seen = match fields.get(MEDIA_TYPE.name) {
         None => picture_tokens(height, width, &picture_limits(&fields, high_resolution)?),
         Some(Value::String(kind)) if kind == "image" => {
             picture_tokens(height, width, &picture_limits(&fields, high_resolution)?)
         }
         Some(Value::String(kind)) if kind == "video" => {
-            let rate = |rate: f64| rate > 0.0 && rate <= 1000.0;
-            let phrase = format!("Range of {at}.frame_rate should be (0, 1000]");
-            let frame_rate = fields.float_in("frame_rate", rate, &phrase)?;
-            let fps = fields.float_in(
-                "fps",
-                |fps| (0.1..=10.0).contains(&fps),
-                &format!("Range of {at}.fps should be [0.1, 10]"),
-            )?;
+            let (frame_rate, fps) = (number(at, &fields, &FRAME_RATE)?, number(at, &fields, &FPS)?);
             clip_tokens(&ClipNumbers {
                 height,
                 width,
-                total_frames: whole("total_frames")?,
-                frame_rate: frame_rate.ok_or_else(|| bad(format!("'{at}.frame_rate' is required")))?,
-                fps: fps.unwrap_or(2.0),
+                total_frames: whole(&TOTAL_FRAMES)?,
+                frame_rate: frame_rate.ok_or_else(|| required(FRAME_RATE.name))?,
+                fps: fps.unwrap_or(DEFAULT_FRAME_RATE),
             })
         }
         Some(_) => return Err(bad(format!("'{at}.type' must be one of image and video"))),
@@ -180,8 +192,11 @@ fn size(at: &str, item: &Value, high_resolution: bool) -> Result<MediaSize, Refu
     seen.map_err(|fault: MediaFault| Refusal::from(&fault))
 }
 
-/// Sides and counts beyond this are typing errors.
-const LARGEST: i128 = 1 << 24;
+/// A number of a picture or clip; there may be many, so the refusal says which.
+fn number<T: Numeric>(at: &str, fields: &Fields<'_>, definition: &Ranged<T>) -> Result<Option<T>, Refusal> {
+    let Ranged { name, range, .. } = definition;
+    fields.number_at(name, definition, || format!("Range of {at}.{name} should be {range}"))
+}
 
 fn wrong_type(name: &str, expected: &'static str) -> Refusal {
     Refusal::WrongType { name: name.into(), expected }

@@ -13,21 +13,25 @@ mod address;
 mod answer;
 mod answer_body;
 mod body;
+mod connection;
 mod conversation;
 mod coordinates;
 mod dashscope;
 mod data_uri;
+mod definition;
 mod envelope;
 mod estimate;
 mod extension;
 pub mod fetch;
 mod key;
+mod kind;
 mod media_root;
 mod metered;
 mod metrics;
 mod model_name;
 mod openai;
 mod openapi;
+mod origin;
 mod parameter;
 mod refusal;
 mod sampling_defaults;
@@ -53,12 +57,14 @@ use ocellus_engine::Started;
 use tokio::sync::Semaphore;
 
 pub use answer::{Answer, BoxEvents};
+pub use connection::ConnectionLimits;
 pub use key::Keys;
 pub use media_root::MediaRoot;
 pub use model_name::ModelNames;
+pub use origin::AllowedOrigin;
 pub use refusal::{Dialect, Refusal};
 pub use sampling_defaults::SamplingDefaults;
-pub use serve::{Bind, serve};
+pub use serve::{Bind, Serving, serve};
 pub use starting::{Opening, starting};
 pub use uploads::PublicUrl;
 
@@ -80,6 +86,7 @@ pub fn app(state: State) -> Router {
         .method_not_allowed_fallback(async |method: axum::http::Method| Refusal::MethodWrong {
             method: method.to_string(),
         })
+        .layer(axum::middleware::from_fn_with_state(state.clone(), origin::check))
         .layer(axum::middleware::from_fn(envelope::wrap))
         .with_state(state)
 }
@@ -93,6 +100,7 @@ pub struct State {
     fetcher: fetch::Fetcher,
     uploads: Arc<uploads::Uploads>,
     public_url: Option<PublicUrl>,
+    allowed_origins: Vec<AllowedOrigin>,
     extensions: bool,
     /// What the operator allows, or what the model can, whichever is less.
     max_completion_tokens: usize,
@@ -121,6 +129,8 @@ pub struct Settings {
     /// Where clients reach this server, for the address they upload files to; without it, what they have in their
     /// `Host` header.
     pub public_url: Option<PublicUrl>,
+    /// Sites whose pages may call this server from a browser, besides those of this machine.
+    pub allowed_origins: Vec<AllowedOrigin>,
     /// Say in each answer how large pictures and clips were seen; see [`app`].
     pub extensions: bool,
     /// What is taken for sampling parameters that a request leaves out.
@@ -140,6 +150,7 @@ impl Settings {
             media_root: None,
             media_limits: fetch::Limits::default(),
             public_url: None,
+            allowed_origins: Vec::new(),
             extensions: true,
             sampling_defaults: SamplingDefaults::default(),
             max_completion_tokens: 8192,
@@ -169,6 +180,7 @@ impl State {
                 .with_root(settings.media_root),
             uploads: uploads::Uploads::new(uploads::Limits::default()),
             public_url: settings.public_url,
+            allowed_origins: settings.allowed_origins,
             extensions: settings.extensions,
             places: Arc::new(Semaphore::new(PLACES)),
             estimates: Semaphore::new(ESTIMATES),
@@ -249,7 +261,7 @@ async fn show_metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
 
 /// The surface, described. Open to everyone, as it holds nothing but what every server of this version has.
 async fn describe(Shared(state): Shared<Arc<State>>) -> axum::Json<serde_json::Value> {
-    axum::Json(openapi::document(state.max_completion_tokens))
+    axum::Json(openapi::document(&openai::bounds(&state), &dashscope::bounds(&state)))
 }
 
 /// Seconds since 1970; a clock before that counts as 0.

@@ -16,7 +16,6 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 struct Counted {
     prompt_tokens: u64,
-    generation_tokens: u64,
     stopped: u64,
     cut: u64,
     aborted: u64,
@@ -65,7 +64,6 @@ impl Metrics {
         Self {
             counted: Mutex::new(Counted {
                 prompt_tokens: 0,
-                generation_tokens: 0,
                 stopped: 0,
                 cut: 0,
                 aborted: 0,
@@ -95,7 +93,6 @@ impl Metrics {
     /// More tokens came, the last of them `since_last` after the one before these.
     pub(crate) fn tokens(&self, count: usize, since_last: Option<Duration>) {
         self.with(|counted| {
-            counted.generation_tokens += count as u64;
             if let Some(since) = since_last.filter(|_| count > 0) {
                 counted.inter_token.observe_many(since.as_secs_f64() / count as f64, count as u64);
             }
@@ -143,7 +140,7 @@ impl Metrics {
         );
         self.with(|counted| {
             page.counter("prompt_tokens_total", "Prompt tokens computed.", counted.prompt_tokens);
-            page.counter("generation_tokens_total", "Tokens generated.", counted.generation_tokens);
+            page.counter("generation_tokens_total", "Tokens generated.", load.generated_tokens);
             page.head("request_success_total", "Answers, by the reason for their end.", "counter");
             for (reason, count) in
                 [("stop", counted.stopped), ("length", counted.cut), ("abort", counted.aborted)]
@@ -296,7 +293,8 @@ mod tests {
         metrics.finished(&finished(FinishReason::Length, 0), Duration::from_secs(100_000));
         metrics.ended(End::Aborted);
         metrics.ended(End::Failed);
-        let load = Load { waiting: 4, running: 1, used_cache_blocks: 1, cache_blocks: 4 };
+        let load =
+            Load { waiting: 4, running: 1, used_cache_blocks: 1, cache_blocks: 4, generated_tokens: 3 };
         let page = metrics.render("e\"y\\e", &load);
         let label = r#"model_name="e\"y\\e""#;
         check(&page, &format!("ocellus:num_requests_running{{{label}}} 1"));

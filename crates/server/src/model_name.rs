@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::Refusal;
+use crate::definition::MODEL;
 use crate::parameter::Fields;
 
 /// Names of the hosted service that programs written for it ask for.
@@ -56,10 +57,10 @@ impl ModelNames {
 
     /// The name in the `model` of a request, which must be one of these.
     pub(crate) fn requested(&self, fields: &Fields<'_>) -> Result<String, Refusal> {
-        let name = match fields.get("model") {
+        let name = match fields.get(MODEL.name) {
             Some(Value::String(name)) if !name.is_empty() => name.clone(),
             None | Some(Value::String(_)) => return Err(Refusal::ModelMissing),
-            Some(_) => return Err(Refusal::WrongType { name: "model".into(), expected: "String" }),
+            Some(_) => return Err(Refusal::WrongType { name: MODEL.name.into(), expected: "String" }),
         };
         if self.knows(&name) { Ok(name) } else { Err(Refusal::ModelUnknown { name }) }
     }

@@ -1,16 +1,17 @@
 //! `/openapi.json`: the whole surface as an OpenAPI 3.1 document.
 //!
-//! The dialects take one thing in many spellings (numbers as text, contents as text or lists, parameters in several
-//! places), so bodies are read by hand and not derived from types; this document is written by hand beside them. Tests
-//! hold it to the code: every route and every name that is looked up in a body must be here, and each range given here
-//! is tried on the server, at its ends and beyond them.
+//! What requests take is generated from the [`definition`]s by which they are read. Routes and answers are written by
+//! hand beside the code; tests hold them to it: every route and every name that is looked up in a body must be here, and
+//! each range given here is tried on the server, at its ends and beyond them.
 
 use serde_json::{Map, Value, json};
 
-use crate::conversation::MOST_MEDIA;
+use crate::definition::{self, MEDIA, MESSAGES, MODEL};
+use crate::kind::properties;
+use crate::parameter::Bounds;
 
-/// The document for a server with this bound on answers.
-pub(crate) fn document(max_completion_tokens: usize) -> Value {
+/// The document for a server with these bounds, for each dialect.
+pub(crate) fn document(compatible: &Bounds, native: &Bounds) -> Value {
     let mut paths = Map::new();
     for prefix in ["/v1", "/compatible-mode/v1"] {
         let mut add = |path: &str, item: Value| paths.insert(format!("{prefix}{path}"), item);
@@ -36,12 +37,20 @@ pub(crate) fn document(max_completion_tokens: usize) -> Value {
         "Answers a conversation in DashScope's own dialect.",
         &Body { request: "GenerationRequest", answer: "Generation", error: "NativeError", streams: true },
     );
+    // An asynchronous call, which only other models of the hosted service answer.
+    generation["responses"]["403"] = generation["responses"]["400"].clone();
     generation["parameters"] = json!([{
         "name": "X-DashScope-SSE", "in": "header", "schema": {"type": "string", "enum": ["enable", "disable"]},
         "description": "`enable` streams the answer.",
     }]);
     paths
         .insert("/api/v1/services/aigc/multimodal-generation/generation".into(), json!({"post": generation}));
+    paths.insert(
+        "/api/v1/tokens/estimate".into(),
+        json!({"post": operation("Counts tokens without running the model.", &Body {
+            request: "EstimateRequest", answer: "Estimate", error: "NativeError", streams: false,
+        })}),
+    );
     paths.insert("/api/v1/uploads".into(), uploads());
     let open = |description: &str, kind: &str| {
         json!({"get": {"summary": description, "security": [], "responses": {
@@ -66,7 +75,7 @@ pub(crate) fn document(max_completion_tokens: usize) -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": schemas(max_completion_tokens),
+            "schemas": schemas(compatible, native),
         },
     })
 }
@@ -102,24 +111,27 @@ fn reading(summary: &str, answer: &str) -> Value {
         json!({"description": "Refused.", "content": {"application/json": {"schema": reference("Error")}}});
     json!({"summary": summary, "responses": {
         "200": {"description": "The answer.", "content": {"application/json": {"schema": reference(answer)}}},
-        "401": error, "404": error,
+        "401": error, "404": error, "500": error, "503": error,
     }})
 }
 
 fn uploads() -> Value {
     let error = json!({"description": "Refused.", "content": {"application/json": {"schema": reference("NativeError")}}});
     let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
+    let permission = json!({"description": "The permission.",
+        "content": {"application/json": {"schema": reference("UploadPermission")}}});
     json!({
         "get": {
             "summary": "A permission to upload local files, as DashScope's SDK asks for it (`action=getPolicy`).",
             "parameters": [query("action"), query("model")],
-            "responses": {"200": {"description": "The permission."}, "400": error, "401": error},
+            "responses": {"200": permission, "400": error, "401": error, "404": error, "500": error, "503": error},
         },
         "post": {
             "summary": "Uploads a file with such a permission.",
             "security": [],
             "requestBody": {"required": true, "content": {"multipart/form-data": {"schema": {"type": "object"}}}},
-            "responses": {"200": {"description": "Kept."}, "400": error, "403": error, "409": error, "413": error},
+            "responses": {"200": {"description": "Kept."}, "400": error, "403": error, "408": error, "409": error,
+                "413": error, "429": error, "500": error, "503": error},
         },
     })
 }
@@ -131,71 +143,20 @@ fn reference(name: &str) -> Value {
 /// A schema's properties.
 type Properties = Map<String, Value>;
 
-/// How many answers, and which shape they must have.
-fn structure_parameters() -> Properties {
-    fields(json!({
-        "n": integer("Answers; 1 where functions may be called.", json!({"minimum": 1, "maximum": 4})),
-        "response_format": {"type": ["object", "null"], "properties": {
-            "type": {"type": "string", "enum": ["text", "json_object", "json_schema"]},
-            "json_schema": {"type": "object", "properties": {
-                "name": {"type": "string"}, "schema": {"type": "object"}, "strict": boolean("Accepted; always so."),
-            }},
-        }},
-        "tools": {"type": ["array", "null"], "items": {"type": "object", "properties": {
-            "type": {"const": "function"},
-            "function": {"type": "object", "properties": {
-                "name": {"type": "string"}, "description": {"type": "string"}, "parameters": {"type": "object"},
-            }},
-        }}},
-        "tool_choice": {"description": "\"none\", \"auto\", \"required\", or a function by its name."},
-        "parallel_tool_calls": boolean("With false an answer that must call a function calls one."),
-    }))
-}
-
-fn schemas(max_completion_tokens: usize) -> Value {
-    let shared = || {
-        let mut shared = shared_parameters(max_completion_tokens);
-        shared.extend(structure_parameters());
-        shared
-    };
+fn schemas(compatible: &Bounds, native: &Bounds) -> Value {
     let object = |required: &[&str], properties: Properties| json!({"type": "object", "required": required, "properties": properties});
-
-    let mut chat = fields(json!({
-        "model": {"type": "string", "description": "A name that the model answers to."},
-        "messages": messages(),
-        "stream": boolean("Answer as server-sent events."),
-        "stream_options": {"type": ["object", "null"], "properties": {
-            "include_usage": boolean("End the stream with the usage."),
-        }},
-    }));
-    chat.extend(shared());
-
-    let mut native = shared();
-    native.extend(fields(json!({
-        "incremental_output": boolean("Stream only what is new, in place of everything so far."),
-        "vl_enable_image_hw_output": boolean("Add the sizes of the pictures that the model saw."),
-    })));
-    let generation = fields(json!({
-        "model": {"type": "string", "description": "A name that the model answers to."},
-        "input": object(&["messages"], fields(json!({"messages": messages()}))),
-        "parameters": {"type": ["object", "null"], "properties": native},
-    }));
-
-    let estimate = fields(json!({
-        "media": {"type": "array", "maxItems": MOST_MEDIA, "items": {"type": "object", "required": ["height", "width"],
-            "properties": {
-                "type": {"enum": ["image", "video"], "description": "`image` when absent."},
-                "height": {"type": "integer", "minimum": 1},
-                "width": {"type": "integer", "minimum": 1},
-                "min_pixels": pixels(),
-                "max_pixels": pixels(),
-                "total_frames": {"type": "integer", "minimum": 1, "description": "Of a video file."},
-                "frame_rate": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000,
-                    "description": "Of a video file."},
-                "fps": frames_per_second(),
-            }}},
-        "vl_high_resolution_images": boolean("As in a request."),
-    }));
+    let input = json!({
+        "type": "object",
+        "required": [MESSAGES.name],
+        "properties": properties(&[&MESSAGES]),
+        "description": "Parameters that stand here, or here under `parameters`, count as well.",
+    });
+    let mut generation = properties(&[&MODEL]);
+    generation.insert("input".into(), input);
+    generation.insert(
+        "parameters".into(),
+        json!({"type": ["object", "null"], "properties": definition::generation(native)}),
+    );
 
     let size = json!({"type": "object", "properties": {"height": {"type": "integer"}, "width": {"type": "integer"}}});
     let seen = json!({
@@ -210,9 +171,9 @@ fn schemas(max_completion_tokens: usize) -> Value {
     let mut counted = fields(seen.clone());
     counted.insert("tokens_with_markers".into(), json!({"type": "integer"}));
     json!({
-        "ChatRequest": object(&["model", "messages"], chat),
-        "GenerationRequest": object(&["model", "input"], generation),
-        "EstimateRequest": {"anyOf": [object(&["media"], estimate), reference("ChatRequest")]},
+        "ChatRequest": object(&[MODEL.name, MESSAGES.name], definition::chat(compatible)),
+        "GenerationRequest": object(&[MODEL.name, "input"], generation),
+        "EstimateRequest": {"anyOf": [object(&[MEDIA.name], definition::estimate()), reference("ChatRequest"), reference("GenerationRequest")]},
         "Estimate": object(&["object", "image_tokens", "video_tokens", "media"], fields(json!({
             "object": {"const": "tokens.estimate"},
             "prompt_tokens": {"type": "integer"},
@@ -239,15 +200,19 @@ fn schemas(max_completion_tokens: usize) -> Value {
         }))),
         "Extension": {"type": "object", "description": "How large pictures and clips were, and were seen.",
             "properties": {"media": {"type": "array", "items": {"type": "object", "properties": seen}}}},
-        "ModelList": {"type": "object", "properties": {
+        "UploadPermission": object(&["request_id", "data"], fields(json!({
+            "request_id": {"type": "string"},
+            "data": upload_permission(),
+        }))),
+        "ModelList": {"type": "object", "required": ["object", "data"], "properties": {
             "object": {"const": "list"}, "data": {"type": "array", "items": reference("Model")},
         }},
-        "Model": {"type": "object", "properties": {
+        "Model": {"type": "object", "required": ["id", "object", "created", "owned_by"], "properties": {
             "id": {"type": "string"}, "object": {"const": "model"}, "created": {"type": "integer"},
             "owned_by": {"type": "string"},
         }},
         "Error": object(&["error", "request_id"], fields(json!({
-            "error": {"type": "object", "properties": {
+            "error": {"type": "object", "required": ["message", "type", "param", "code"], "properties": {
                 "message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": "null"},
                 "code": {"type": ["string", "null"]},
             }},
@@ -259,80 +224,23 @@ fn schemas(max_completion_tokens: usize) -> Value {
     })
 }
 
-/// What both dialects know.
-fn shared_parameters(max_completion_tokens: usize) -> Properties {
-    let tokens = || json!({"minimum": 1, "maximum": max_completion_tokens});
-    let penalty = || json!({"minimum": -2, "maximum": 2});
-    fields(json!({
-        "temperature": number("0 takes the likeliest token.", json!({"minimum": 0, "exclusiveMaximum": 2})),
-        "top_p": number("Only the likeliest tokens of this share.", json!({"exclusiveMinimum": 0, "maximum": 1})),
-        "top_k": integer("Only so many tokens; 0, null and more than 100 switch it off.", json!({"minimum": 0})),
-        "min_p": number("Only tokens of this share of the likeliest one's.", json!({"minimum": 0, "maximum": 1})),
-        "repetition_penalty": number("Over prompt and answer; 1 switches it off.", json!({"exclusiveMinimum": 0})),
-        "presence_penalty": number("For tokens that are in the answer.", penalty()),
-        "frequency_penalty": number("For each time a token is in the answer.", penalty()),
-        "max_tokens": integer("The longest answer.", tokens()),
-        "max_completion_tokens": integer("The same; it wins.", tokens()),
-        "seed": integer("The same seed gives the same answer.", json!({"minimum": 0})),
-        "stop": {"description": "A text, texts, token ids, or lists of token ids that end the answer."},
-        "logprobs": boolean("Tell how likely the tokens were."),
-        "top_logprobs": integer("And so many others.", json!({"minimum": 0, "maximum": 5})),
-        "logit_bias": {"type": ["object", "null"], "description": "Token ids and what is added to their logits.",
-            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
-        "vl_high_resolution_images": boolean("Pictures may take 16384 tokens in place of 1280."),
-        "coordinates": {"enum": ["seen", "original", null],
-            "description": "`original` turns boxes and points of the answer into pixels of the picture that was sent."},
-    }))
-}
-
-fn messages() -> Value {
-    let url = json!({"description": "http(s) or data URL."});
-    let part = json!({"type": ["object", "string"], "properties": {
-        "type": {"type": "string", "enum": ["text", "image_url", "image", "video_url", "video"]},
-        "text": {"type": "string"},
-        "image_url": {"type": ["object", "string"], "properties": {"url": url}},
-        "image": url,
-        "video_url": {"type": ["object", "string"], "properties": {"url": url}},
-        "video": {"description": "4 to 512 frames, or a file.", "type": ["array", "string"]},
-        "fps": frames_per_second(),
-        "min_pixels": pixels(),
-        "max_pixels": pixels(),
-    }});
-    json!({"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"], "properties": {
-        "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool"]},
-        "content": {"type": ["string", "array", "null"], "items": part},
-        "tool_calls": {"type": ["array", "null"], "items": {"type": "object", "properties": {
-            "function": {"type": "object", "properties": {
-                "name": {"type": "string"}, "arguments": {"type": ["string", "object", "null"]},
-            }},
-        }}},
-    }}})
-}
-
-fn pixels() -> Value {
-    integer("How small or large the model may see it.", json!({"minimum": 3136, "maximum": 12_845_056}))
-}
-
-fn frames_per_second() -> Value {
-    number("Frames for each second.", json!({"minimum": 0.1, "maximum": 10}))
-}
-
-fn boolean(description: &str) -> Value {
-    json!({"type": ["boolean", "string", "null"], "description": description})
-}
-
-fn number(description: &str, range: Value) -> Value {
-    with_range(json!({"type": ["number", "string", "null"], "description": description}), range)
-}
-
-fn integer(description: &str, range: Value) -> Value {
-    with_range(json!({"type": ["integer", "string", "null"], "description": description}), range)
-}
-
-fn with_range(schema: Value, range: Value) -> Value {
-    let mut schema = fields(schema);
-    schema.extend(fields(range));
-    Value::Object(schema)
+/// What a form for a file must repeat, and the bounds of the file.
+fn upload_permission() -> Value {
+    let texts = [
+        "policy",
+        "signature",
+        "upload_dir",
+        "upload_host",
+        "oss_access_key_id",
+        "x_oss_object_acl",
+        "x_oss_forbid_overwrite",
+    ];
+    let numbers = ["expire_in_seconds", "max_file_size_mb", "capacity_limit_mb"];
+    let entry = |kind: &'static str| move |name: &&str| (String::from(*name), json!({"type": kind}));
+    let properties: Properties =
+        texts.iter().map(entry("string")).chain(numbers.iter().map(entry("integer"))).collect();
+    let names: Vec<&String> = properties.keys().collect();
+    json!({"type": "object", "required": names, "properties": properties})
 }
 
 /// The keys of a literal object.
@@ -350,9 +258,10 @@ mod tests {
     use super::*;
 
     /// The sources in which bodies are read and routes are named.
-    const SOURCES: [&str; 10] = [
+    const SOURCES: [&str; 11] = [
         include_str!("lib.rs"),
         include_str!("parameter.rs"),
+        include_str!("definition.rs"),
         include_str!("structure.rs"),
         include_str!("conversation.rs"),
         include_str!("coordinates.rs"),
@@ -362,6 +271,11 @@ mod tests {
         include_str!("openai/route.rs"),
         include_str!("dashscope/request.rs"),
     ];
+
+    fn whole() -> Value {
+        let bounds = Bounds { sampling: Default::default(), max_completion_tokens: 8192, largest_seed: 7 };
+        document(&bounds, &bounds)
+    }
 
     /// Every key of every `properties` below.
     fn names<'a>(value: &'a Value, found: &mut HashSet<&'a str>) {
@@ -388,12 +302,12 @@ mod tests {
 
     #[test]
     fn every_name_that_is_looked_up_is_described() {
-        let document = document(8192);
+        let document = whole();
         let mut described = HashSet::new();
         names(&document, &mut described);
         let mut looked_up = 0;
         for source in SOURCES {
-            for call in ["fields.get(", ".boolean(", ".float_in(", ".integer_in(", "gathered.get("] {
+            for call in ["fields.get(", "gathered.get(", "function.get(", "name: "] {
                 for name in quoted(source, call) {
                     looked_up += 1;
                     assert!(described.contains(name), "{name} is read from a body and not described");
@@ -405,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_route_is_described() {
-        let document = document(8192);
+        let document = whole();
         let paths = document["paths"].as_object().unwrap();
         let routes: Vec<&str> = SOURCES.iter().flat_map(|source| quoted(source, ".route(")).collect();
         assert!(routes.len() >= 7, "{routes:?}");
@@ -430,7 +344,7 @@ mod tests {
                 _ => {}
             }
         }
-        let document = document(8192);
+        let document = whole();
         check(&document, &document["components"]["schemas"]);
     }
 }

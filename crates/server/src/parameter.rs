@@ -1,12 +1,17 @@
 //! The parameters both dialects share: read once from JSON, checked once, true from then on.
 //!
 //! The hosted service takes numbers and booleans as text too ("0", "True"), and a key whose value is null counts as
-//! absent. [`Fields`] knows the spellings, [`Parameters`] the ranges.
+//! absent. [`Fields`] reads by key, the [`definition`](crate::definition)s know spellings and ranges.
 
 use ocellus_engine::{Sampling, Stop};
 use serde_json::{Map, Value};
 
 use crate::Refusal;
+use crate::definition::{
+    self, BIAS, FREQUENCY_PENALTY, LOGIT_BIAS, LOGPROBS, MIN_P, N, PRESENCE_PENALTY, REPETITION_PENALTY,
+    STOP, TEMPERATURE, TOP_K, TOP_LOGPROBS, TOP_P, VL_HIGH_RESOLUTION_IMAGES, max_completion_tokens, seed,
+};
+use crate::kind::{Boolean, Numeric, Ranged};
 
 /// How to answer, after every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,51 +58,41 @@ impl Parameters {
             stop: stop(fields)?,
             n: n(fields)?,
             logprobs: logprobs(fields)?,
-            high_resolution: fields.boolean("vl_high_resolution_images")?.unwrap_or(false),
+            high_resolution: fields.boolean(&VL_HIGH_RESOLUTION_IMAGES)?,
         })
     }
 }
 
 fn sampling(fields: &Fields<'_>, bounds: &Bounds) -> Result<Sampling, Refusal> {
     let mut sampling = bounds.sampling.clone();
-    let penalty = |value: f64| (-2.0..=2.0).contains(&value);
-
-    let phrase = "Temperature should be in [0.0, 2.0)";
-    if let Some(value) = fields.float_in("temperature", |value| (0.0..2.0).contains(&value), phrase)? {
+    if let Some(value) = fields.number(&TEMPERATURE)? {
         sampling.temperature = value as f32;
     }
-    let phrase = "Range of top_p should be (0.0, 1.0]";
-    if let Some(value) = fields.float_in("top_p", |value| value > 0.0 && value <= 1.0, phrase)? {
+    if let Some(value) = fields.number(&TOP_P)? {
         // A positive f64 may be zero as f32; both mean "only the likeliest".
         sampling.top_p = (value as f32).max(f32::MIN_POSITIVE);
     }
-    let phrase = "Parameter top_k be greater than or equal to 0";
-    match fields.integer_in("top_k", 0, i128::MAX, phrase)? {
+    match fields.number(&TOP_K)? {
         // The hosted service switches it off above 100, and for an explicit null.
         Some(value) => sampling.top_k = usize::try_from(value).ok().filter(|k| *k <= 100).unwrap_or(0),
-        None if fields.is_null("top_k") => sampling.top_k = 0,
+        None if fields.is_null(TOP_K.name) => sampling.top_k = 0,
         None => {}
     }
-    let phrase = "Range of min_p should be [0.0, 1.0]";
-    if let Some(value) = fields.float_in("min_p", |value| (0.0..=1.0).contains(&value), phrase)? {
+    if let Some(value) = fields.number(&MIN_P)? {
         sampling.min_p = value as f32;
     }
-    let phrase = "Repetition_penalty should be greater than 0.0";
-    if let Some(value) = fields.float_in("repetition_penalty", |value| value > 0.0, phrase)? {
+    if let Some(value) = fields.number(&REPETITION_PENALTY)? {
         // Beyond a factor of a million the order of the tokens no longer changes, and products would overflow.
         sampling.repetition_penalty = value.clamp(1e-6, 1e6) as f32;
     }
-    let phrase = "Presence_penalty should be in [-2.0, 2.0]";
-    if let Some(value) = fields.float_in("presence_penalty", penalty, phrase)? {
+    if let Some(value) = fields.number(&PRESENCE_PENALTY)? {
         sampling.presence_penalty = value as f32;
     }
-    let phrase = "Frequency_penalty should be in [-2.0, 2.0]";
-    if let Some(value) = fields.float_in("frequency_penalty", penalty, phrase)? {
+    if let Some(value) = fields.number(&FREQUENCY_PENALTY)? {
         sampling.frequency_penalty = value as f32;
     }
     sampling.logit_bias = logit_bias(fields)?;
-    let phrase = format!("Range of seed should be [0, {}]", bounds.largest_seed);
-    if let Some(value) = fields.integer_in("seed", 0, i128::from(bounds.largest_seed), &phrase)? {
+    if let Some(value) = fields.number(&seed(bounds.largest_seed))? {
         sampling.seed = u64::try_from(value).ok();
     }
     Ok(sampling)
@@ -105,29 +100,26 @@ fn sampling(fields: &Fields<'_>, bounds: &Bounds) -> Result<Sampling, Refusal> {
 
 /// Two names for one thing; both are checked, the newer one wins.
 fn max_tokens(fields: &Fields<'_>, most: usize) -> Result<usize, Refusal> {
-    let phrase = format!("Range of max_tokens should be [1, {most}]");
-    let old = fields.integer_in("max_tokens", 1, most as i128, &phrase)?;
-    let new = fields.integer_in("max_completion_tokens", 1, most as i128, &phrase)?;
+    let old = fields.number(&definition::max_tokens(most))?;
+    let new = fields.number(&max_completion_tokens(most))?;
     Ok(new.or(old).and_then(|value| usize::try_from(value).ok()).unwrap_or(most))
 }
 
 /// `{"id": bias}`. Whether the ids exist is the engine's to say.
 fn logit_bias(fields: &Fields<'_>) -> Result<Vec<(u32, f32)>, Refusal> {
-    let map = match fields.get("logit_bias") {
+    let map = match fields.get(LOGIT_BIAS.name) {
         None => return Ok(Vec::new()),
         Some(Value::Object(map)) => map,
-        Some(_) => return Err(Refusal::WrongType { name: "logit_bias".into(), expected: "Object" }),
+        Some(_) => return Err(Refusal::WrongType { name: LOGIT_BIAS.name.into(), expected: "Object" }),
     };
     if map.len() > MOST_BIASES {
         return Err(bad(format!("'logit_bias' must have at most {MOST_BIASES} entries")));
     }
     let biases = Fields::new(map);
-    let in_range = |bias: f64| (-100.0..=100.0).contains(&bias);
     let mut read: Vec<(u32, f32)> = Vec::with_capacity(map.len());
     for key in map.keys() {
         let id = key.parse::<u32>().map_err(|_| bad("The keys of 'logit_bias' must be token ids"))?;
-        let phrase = "The values of 'logit_bias' should be in [-100.0, 100.0]";
-        let Some(bias) = biases.float_in(key, in_range, phrase)? else { continue };
+        let Some(bias) = biases.number_at(key, &BIAS, || BIAS.complaint())? else { continue };
         // "7" and "007" are different keys.
         if read.iter().any(|(known, _)| *known == id) {
             return Err(bad(format!("'logit_bias' names token {id} twice")));
@@ -141,10 +133,10 @@ fn logit_bias(fields: &Fields<'_>) -> Result<Vec<(u32, f32)>, Refusal> {
 fn stop(fields: &Fields<'_>) -> Result<Vec<Stop>, Refusal> {
     let wrong = || {
         let expected = "String, or Array of String, of Integer or of Array of Integer, without mixing";
-        Refusal::WrongType { name: "stop".into(), expected }
+        Refusal::WrongType { name: STOP.name.into(), expected }
     };
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let stops: Vec<Stop> = match fields.get("stop") {
+    let stops: Vec<Stop> = match fields.get(STOP.name) {
         None => Vec::new(),
         Some(Value::String(text)) => vec![Stop::Text(text.clone())],
         Some(Value::Array(items)) => {
@@ -179,14 +171,14 @@ fn stop(fields: &Fields<'_>) -> Result<Vec<Stop>, Refusal> {
 }
 
 fn n(fields: &Fields<'_>) -> Result<usize, Refusal> {
-    let n = fields.integer_in("n", 1, 4, "Range of n should be [1, 4]")?;
+    let n = fields.number(&N)?;
     Ok(n.and_then(|n| usize::try_from(n).ok()).unwrap_or(1))
 }
 
 /// `top_logprobs` alone has no effect, as at the hosted service, but its range holds anyway.
 fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, Refusal> {
-    let wanted = fields.boolean("logprobs")?.unwrap_or(false);
-    let top = fields.integer_in("top_logprobs", 0, 5, "Range of top_logprobs should be [0, 5]")?.unwrap_or(0);
+    let wanted = fields.boolean(&LOGPROBS)?;
+    let top = fields.number(&TOP_LOGPROBS)?.unwrap_or(0);
     Ok(wanted.then(|| usize::try_from(top).unwrap_or(0)))
 }
 
@@ -215,61 +207,24 @@ impl<'a> Fields<'a> {
         self.map.get(name).is_some_and(Value::is_null)
     }
 
-    /// `true`, `"true"`, `"True"`.
-    pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, Refusal> {
-        let value = match self.get(name) {
-            None => return Ok(None),
-            Some(Value::Bool(value)) => Some(*value),
-            Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("true") => Some(true),
-            Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("false") => Some(false),
-            Some(_) => None,
-        };
-        value.map(Some).ok_or_else(|| Refusal::WrongType { name: name.into(), expected: "Boolean" })
+    /// A switch, or what holds without it.
+    pub(crate) fn boolean(&self, definition: &Boolean) -> Result<bool, Refusal> {
+        self.get(definition.name).map_or(Ok(definition.default), |value| definition.read(value))
     }
 
-    /// A finite number within a range, or the range's own message.
-    pub(crate) fn float_in(
-        &self,
-        name: &str,
-        in_range: impl Fn(f64) -> bool,
-        phrase: &str,
-    ) -> Result<Option<f64>, Refusal> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        let number = match value {
-            Value::Number(number) => number.as_f64(),
-            // Rust also reads "inf" and "nan", which are no JSON numbers.
-            Value::String(text) => text.trim().parse::<f64>().ok().filter(|number| number.is_finite()),
-            _ => None,
-        };
-        let number = number.ok_or_else(|| Refusal::WrongType { name: name.into(), expected: "Float" })?;
-        if in_range(number) { Ok(Some(number)) } else { Err(bad(phrase)) }
+    /// A number within its range, or the range's own message.
+    pub(crate) fn number<T: Numeric>(&self, definition: &Ranged<T>) -> Result<Option<T>, Refusal> {
+        self.number_at(definition.name, definition, || definition.complaint())
     }
 
-    /// A whole number within `least..=most`, or the range's own message. `3.0` and `"3"` are whole.
-    pub(crate) fn integer_in(
+    /// The same under another key, or with another message.
+    pub(crate) fn number_at<T: Numeric>(
         &self,
-        name: &str,
-        least: i128,
-        most: i128,
-        phrase: &str,
-    ) -> Result<Option<i128>, Refusal> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        // Every f64 that is a whole number becomes one here; those beyond i128 saturate, far outside of any range.
-        let whole = |number: f64| (number.is_finite() && number.fract() == 0.0).then_some(number as i128);
-        let number = match value {
-            Value::Number(number) => number
-                .as_i64()
-                .map(i128::from)
-                .or_else(|| number.as_u64().map(i128::from))
-                .or_else(|| number.as_f64().and_then(whole)),
-            Value::String(text) => {
-                let text = text.trim();
-                text.parse::<i128>().ok().or_else(|| text.parse::<f64>().ok().and_then(whole))
-            }
-            _ => None,
-        };
-        let number = number.ok_or_else(|| Refusal::WrongType { name: name.into(), expected: "Integer" })?;
-        if (least..=most).contains(&number) { Ok(Some(number)) } else { Err(bad(phrase)) }
+        key: &str,
+        definition: &Ranged<T>,
+        complaint: impl FnOnce() -> String,
+    ) -> Result<Option<T>, Refusal> {
+        self.get(key).map(|value| definition.read(key, value, complaint)).transpose()
     }
 }
 

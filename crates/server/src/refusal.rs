@@ -16,6 +16,8 @@ pub enum Refusal {
     KeyMissing,
     /// The key is none of ours.
     KeyWrong,
+    /// A web page of a site that may not call this server.
+    OriginForbidden,
     /// An asynchronous call, which only other models of the hosted service answer.
     AsynchronousCall,
     /// No such route.
@@ -210,7 +212,7 @@ impl Refusal {
             Self::KeyWrong => {
                 row(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), INVALID, "InvalidApiKey")
             }
-            Self::AsynchronousCall => {
+            Self::AsynchronousCall | Self::OriginForbidden => {
                 row(StatusCode::FORBIDDEN, Some("access_denied"), INVALID, "AccessDenied")
             }
             Self::PathUnknown => row(StatusCode::NOT_FOUND, Some("not_found"), INVALID, "NotFound"),
@@ -289,6 +291,11 @@ impl Refusal {
             }
             Self::KeyWrong if native => "Invalid API-key provided.".into(),
             Self::KeyWrong => "Incorrect API key provided.".into(),
+            Self::OriginForbidden => {
+                "Web pages of this site may not call this server; its operator can allow \
+                                      them with --allow-origin."
+                    .into()
+            }
             Self::AsynchronousCall => "Current user api does not support asynchronous calls.".into(),
             Self::PathUnknown => "There is no such path on this server.".into(),
             Self::MethodWrong { method } => format!("Request method '{method}' is not supported."),

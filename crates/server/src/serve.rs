@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio::sync::Notify;
 
+use crate::connection::{self, ConnectionLimits};
 use crate::{Dialect, Error, Keys, Refusal, answer_body, body};
 
 /// Where to listen.
@@ -49,38 +50,46 @@ impl Bind {
     }
 }
 
-/// Serves until `stop` is over. Then running answers may finish for at most `drain`: meanwhile new requests are
-/// refused with 503, and `/ready` says so to whoever sends them; those that still run at the end are cut off.
+/// For how long and for how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving {
+    /// What running answers get to finish after the stop.
+    pub drain: Duration,
+    /// What clients may keep open.
+    pub connections: ConnectionLimits,
+}
+
+/// Serves until `stop` is over. Then running answers may finish for at most [`Serving::drain`]: meanwhile new requests
+/// are refused with 503, and `/ready` says so to whoever sends them; those that still run at the end are cut off.
 ///
 /// # Errors
-/// [`Error::Serve`] when connections can't be accepted.
+/// [`Error::Serve`] when the listener can't be used.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    drain: Duration,
+    Serving { drain, connections }: Serving,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let running = Arc::new(Running::default());
     let app = app.layer(middleware::from_fn_with_state(running.clone(), count));
-    let (closed, closing) = tokio::sync::oneshot::channel::<()>();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-        let _ = closing.await;
-    });
+    let (closed, closing) = tokio::sync::watch::channel(false);
+    let serving = connection::serve_all(listener, app, connections, closing);
     let bound = async move {
         stop.await;
         running.draining.store(true, Ordering::SeqCst);
         let drained = tokio::time::timeout(drain, running.until_none()).await;
         // Connections without a request are closed now, and no further ones are accepted.
-        let _ = closed.send(());
+        let _ = closed.send(true);
         if drained.is_ok() {
             // What was answered last must still be written to its connection.
             tokio::time::sleep(LAST_BYTES).await;
         }
+        drop(closed);
         drained.is_ok()
     };
     tokio::select! {
-        served = serving.into_future() => Ok(served?),
+        () = serving => Ok(()),
         drained = bound => {
             if !drained {
                 tracing::warn!("answers were still running at the end of the drain time and were cut off");

@@ -6,6 +6,7 @@ use ocellus_engine::{Constraint, Function};
 use serde_json::{Value, json};
 
 use crate::Refusal;
+use crate::definition::{MESSAGES, PARALLEL_TOOL_CALLS, RESPONSE_FORMAT, STRICT, TOOL_CHOICE, TOOLS};
 use crate::parameter::Fields;
 
 /// What a request says about the shape of its answer, after every check that needs no model. Whether a schema can be
@@ -40,7 +41,7 @@ impl Structure {
                 return Err(bad("'tool_choice' is only allowed when 'tools' are specified"));
             }
             Choice::Required => {
-                let alone = fields.boolean("parallel_tool_calls")? == Some(false);
+                let alone = !fields.boolean(&PARALLEL_TOOL_CALLS)?;
                 (tools, Some((functions, if alone { 1 } else { MOST_CALLS })))
             }
             Choice::Named(name) => {
@@ -70,7 +71,7 @@ fn tool_choice(fields: &Fields<'_>) -> Result<Choice, Refusal> {
              {\"name\": …}}",
         )
     };
-    match fields.get("tool_choice") {
+    match fields.get(TOOL_CHOICE.name) {
         None => Ok(Choice::Auto),
         Some(Value::String(choice)) => match choice.as_str() {
             "auto" => Ok(Choice::Auto),
@@ -89,7 +90,7 @@ fn tool_choice(fields: &Fields<'_>) -> Result<Choice, Refusal> {
 
 /// The functions as they came, and what the engine has to know to enforce a call of one.
 fn tools(fields: &Fields<'_>) -> Result<(Vec<Value>, Vec<Function>), Refusal> {
-    let tools = match fields.get("tools") {
+    let tools = match fields.get(TOOLS.name) {
         None => return Ok((Vec::new(), Vec::new())),
         Some(Value::Array(tools)) => tools,
         Some(_) => return Err(wrong_type("tools", "Array")),
@@ -144,7 +145,7 @@ fn function(at: &str, tool: &Value) -> Result<Function, Refusal> {
         }
         Some(_) => return Err(wrong_type(&format!("{at}.parameters"), "Object")),
     };
-    Ok(Function { name, parameters, strict: function.boolean("strict")?.unwrap_or(false) })
+    Ok(Function { name, parameters, strict: function.boolean(&STRICT)? })
 }
 
 fn is_name(name: &str) -> bool {
@@ -153,14 +154,14 @@ fn is_name(name: &str) -> bool {
 }
 
 fn response_format(fields: &Fields<'_>) -> Result<Option<Constraint>, Refusal> {
-    let format = match fields.get("response_format") {
+    let format = match fields.get(RESPONSE_FORMAT.name) {
         None => return Ok(None),
         Some(Value::Object(format)) => Fields::new(format),
         Some(_) => return Err(wrong_type("response_format", "Object")),
     };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(None),
-        Some("json_object") if mentions_json(fields.get("messages")) => Ok(Some(Constraint::JsonObject)),
+        Some("json_object") if mentions_json(fields.get(MESSAGES.name)) => Ok(Some(Constraint::JsonObject)),
         // The hosted service's sentence, word for word. A model that isn't told of JSON fills it with white space.
         Some("json_object") => Err(bad("'messages' must contain the word 'json' in some form, to use \
                                         'response_format' of type 'json_object'.")),
@@ -181,7 +182,7 @@ fn json_schema(format: &Fields<'_>) -> Result<Constraint, Refusal> {
         Some(schema @ Value::Object(_)) => schema.clone(),
         _ => return Err(wrong_type(&format!("{AT}.schema"), "Object")),
     };
-    Ok(Constraint::JsonSchema { schema, strict: fields.boolean("strict")?.unwrap_or(false) })
+    Ok(Constraint::JsonSchema { schema, strict: fields.boolean(&STRICT)? })
 }
 
 /// Whether the text of any message has the word, in any case.

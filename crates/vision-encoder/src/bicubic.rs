@@ -7,33 +7,20 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use ocellus_kernels::resample::Axis;
 
 use crate::{Error, geometry::CHANNELS};
 
 /// Resizes `rgb: (height, width, 3)` u8 between two sizes, each `(height, width)`. A pass whose size does not change
 /// is skipped.
 ///
+/// This is the definition, pass by pass. [`crate::preprocess`] does the same together with all that follows.
+///
 /// # Errors
 /// [`Error::Pixels`] when the buffer is not as long as `from` says, [`Error::Size`] when a side is zero or too long,
 /// [`Error::Memory`] when the result does not fit into memory.
 pub fn resize(rgb: &[u8], from: (usize, usize), to: (usize, usize)) -> Result<Vec<u8>, Error> {
-    for (height, width) in [from, to] {
-        if height.min(width) == 0 || height.max(width) > LARGEST_SIDE {
-            return Err(Error::Size { height, width, largest: LARGEST_SIDE });
-        }
-    }
-    let expected = from.0.checked_mul(from.1).and_then(|pixels| pixels.checked_mul(CHANNELS));
-    if expected != Some(rgb.len()) {
-        return Err(Error::Pixels {
-            what: "picture to resize",
-            found: rgb.len(),
-            expected: expected.map_or("more than memory holds".to_owned(), |bytes| bytes.to_string()),
-            height: from.0,
-            width: from.1,
-        });
-    }
-
+    check(rgb, from, to)?;
     let vertical = (from.0 != to.0).then(|| Weights::new(from.0, to.0)).transpose()?;
     if from.1 == to.1 {
         return match vertical {
@@ -51,6 +38,26 @@ pub fn resize(rgb: &[u8], from: (usize, usize), to: (usize, usize)) -> Result<Ve
     }
 }
 
+/// Checks the sizes and that the buffer is as long as `from` says.
+pub(crate) fn check(rgb: &[u8], from: (usize, usize), to: (usize, usize)) -> Result<(), Error> {
+    for (height, width) in [from, to] {
+        if height.min(width) == 0 || height.max(width) > LARGEST_SIDE {
+            return Err(Error::Size { height, width, largest: LARGEST_SIDE });
+        }
+    }
+    let expected = from.0.checked_mul(from.1).and_then(|pixels| pixels.checked_mul(CHANNELS));
+    if expected != Some(rgb.len()) {
+        return Err(Error::Pixels {
+            what: "picture to resize",
+            found: rgb.len(),
+            expected: expected.map_or("more than memory holds".to_owned(), |bytes| bytes.to_string()),
+            height: from.0,
+            width: from.1,
+        });
+    }
+    Ok(())
+}
+
 /// Positions are computed in f64 and kept in 32 bits; a billion is far beyond any picture that memory holds.
 const LARGEST_SIDE: usize = 1 << 30;
 
@@ -61,7 +68,8 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 const SUPPORT: f64 = 2.0;
 
 /// The fixed-point weights of every output position along one axis.
-struct Weights {
+#[derive(Debug)]
+pub(crate) struct Weights {
     /// For each output position, the input positions that it is made of.
     windows: Vec<Range<usize>>,
     /// For each output position, `taps` weights of which those beyond its window are zero.
@@ -71,8 +79,9 @@ struct Weights {
 }
 
 impl Weights {
-    /// `precompute_coeffs` and `normalize_coeffs_8bpc`.
-    fn new(input: usize, output: usize) -> Result<Self, Error> {
+    /// `precompute_coeffs` and `normalize_coeffs_8bpc`. Between equal sizes each position has a weight of one, which
+    /// gives its own level: what Pillow does by skipping the pass.
+    pub(crate) fn new(input: usize, output: usize) -> Result<Self, Error> {
         let scale = input as f64 / output as f64;
         let filter_scale = scale.max(1.0);
         let support = SUPPORT * filter_scale;
@@ -102,6 +111,11 @@ impl Weights {
             windows.push(start..end);
         }
         Ok(Self { windows, values, taps })
+    }
+
+    /// As the kernel takes them, for an axis of `input` positions.
+    pub(crate) fn axis(&self, input: usize) -> Axis<'_> {
+        Axis { input, windows: &self.windows, weights: &self.values, taps: self.taps }
     }
 
     /// The input positions and the weights of each output position.
@@ -135,20 +149,18 @@ fn cubic(x: f64) -> f64 {
 fn resize_width(rgb: &[u8], width: usize, weights: &Weights) -> Result<Vec<u8>, Error> {
     let (row_bytes, new_row_bytes) = (width * CHANNELS, weights.len() * CHANNELS);
     let mut resized = zeros(rgb.len() / row_bytes, new_row_bytes, "resized picture")?;
-    resized.par_chunks_exact_mut(new_row_bytes).zip(rgb.par_chunks_exact(row_bytes)).for_each(
-        |(row, source)| {
-            for (pixel, (window, weights)) in row.chunks_exact_mut(CHANNELS).zip(weights.iter()) {
-                let taps = source[window.start * CHANNELS..window.end * CHANNELS].chunks_exact(CHANNELS);
-                let (mut red, mut green, mut blue) = (HALF, HALF, HALF);
-                for (tap, &weight) in taps.zip(weights) {
-                    red += i32::from(tap[0]) * weight;
-                    green += i32::from(tap[1]) * weight;
-                    blue += i32::from(tap[2]) * weight;
-                }
-                pixel.copy_from_slice(&[clip(red), clip(green), clip(blue)]);
+    for (row, source) in resized.chunks_exact_mut(new_row_bytes).zip(rgb.chunks_exact(row_bytes)) {
+        for (pixel, (window, weights)) in row.chunks_exact_mut(CHANNELS).zip(weights.iter()) {
+            let taps = source[window.start * CHANNELS..window.end * CHANNELS].chunks_exact(CHANNELS);
+            let (mut red, mut green, mut blue) = (HALF, HALF, HALF);
+            for (tap, &weight) in taps.zip(weights) {
+                red += i32::from(tap[0]) * weight;
+                green += i32::from(tap[1]) * weight;
+                blue += i32::from(tap[2]) * weight;
             }
-        },
-    );
+            pixel.copy_from_slice(&[clip(red), clip(green), clip(blue)]);
+        }
+    }
     Ok(resized)
 }
 
@@ -156,22 +168,19 @@ fn resize_width(rgb: &[u8], width: usize, weights: &Weights) -> Result<Vec<u8>, 
 fn resize_height(rgb: &[u8], width: usize, weights: &Weights) -> Result<Vec<u8>, Error> {
     let row_bytes = width * CHANNELS;
     let mut resized = zeros(weights.len(), row_bytes, "resized picture")?;
-    let rows: Vec<_> = weights.iter().collect();
-    resized.par_chunks_exact_mut(row_bytes).zip(rows).for_each_init(
-        || vec![0; row_bytes],
-        |sums, (row, (window, weights))| {
-            sums.fill(HALF);
-            let sources = rgb[window.start * row_bytes..window.end * row_bytes].chunks_exact(row_bytes);
-            for (source, &weight) in sources.zip(weights) {
-                for (sum, &value) in sums.iter_mut().zip(source) {
-                    *sum += i32::from(value) * weight;
-                }
+    let mut sums = vec![0; row_bytes];
+    for (row, (window, weights)) in resized.chunks_exact_mut(row_bytes).zip(weights.iter()) {
+        sums.fill(HALF);
+        let sources = rgb[window.start * row_bytes..window.end * row_bytes].chunks_exact(row_bytes);
+        for (source, &weight) in sources.zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(source) {
+                *sum += i32::from(value) * weight;
             }
-            for (value, &sum) in row.iter_mut().zip(sums.iter()) {
-                *value = clip(sum);
-            }
-        },
-    );
+        }
+        for (value, &sum) in row.iter_mut().zip(sums.iter()) {
+            *value = clip(sum);
+        }
+    }
     Ok(resized)
 }
 

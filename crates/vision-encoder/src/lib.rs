@@ -8,6 +8,7 @@ mod error;
 mod geometry;
 mod model;
 pub mod patches;
+pub mod preprocess;
 pub mod resize;
 pub mod windows;
 

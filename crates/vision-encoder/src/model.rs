@@ -5,11 +5,7 @@
 //! units of merged patches; most blocks attend within a window, some within a whole frame; after the merger
 //! the tokens are put back in the order of the placeholders.
 
-use ocellus_kernels::{
-    Device, Tensor, add, attention, gelu, rms_norm,
-    rotary::{self, Tables},
-    rows, silu_mul,
-};
+use ocellus_kernels::{Device, Tensor, attention, gelu, rms_norm, rotary::Tables, rows};
 use ocellus_weights::{Linear, LinearShape, Scope};
 
 use crate::{
@@ -109,7 +105,7 @@ impl Tower {
         for (i, block) in self.blocks.iter().enumerate() {
             let full = config.full_attention_blocks.contains(&i);
             let lengths = if full { &order.full_lengths } else { &order.window_lengths };
-            hidden = block.forward(&hidden, &tables, lengths)?;
+            hidden = block.forward(hidden, &tables, lengths)?;
             observe(&format!("vision.block_{i}"), &hidden);
         }
 
@@ -147,11 +143,11 @@ impl Block {
     }
 
     /// `hidden: (patches, hidden_size)`; attention stays within segments of `lengths` patches.
-    fn forward(&self, hidden: &Tensor, tables: &Tables, lengths: &[usize]) -> Result<Tensor, Error> {
-        let normed = rms_norm::forward(hidden, &self.norm1, RMS_NORM_EPS)?;
-        let hidden = add::forward(hidden, &self.attention.forward(&normed, tables, lengths)?)?;
+    fn forward(&self, hidden: Tensor, tables: &Tables, lengths: &[usize]) -> Result<Tensor, Error> {
+        let normed = rms_norm::forward(&hidden, &self.norm1, RMS_NORM_EPS)?;
+        let hidden = self.attention.forward_add(&normed, tables, lengths, hidden)?;
         let normed = rms_norm::forward(&hidden, &self.norm2, RMS_NORM_EPS)?;
-        Ok(add::forward(&hidden, &self.mlp.forward(&normed)?)?)
+        self.mlp.forward_add(&normed, hidden)
     }
 }
 
@@ -175,23 +171,26 @@ impl Attention {
         })
     }
 
-    fn forward(&self, hidden: &Tensor, tables: &Tables, lengths: &[usize]) -> Result<Tensor, Error> {
-        let (patches, width) = (hidden.dim(0), self.heads * self.head_dim);
-        let qkv = self.qkv.forward(hidden)?;
-        let part = |i| qkv.narrow(1, i * width, width)?.reshape(&[patches, self.heads, self.head_dim]);
-        let q = rotary::forward(&part(0)?, tables)?;
-        let k = rotary::forward(&part(1)?, tables)?;
+    /// `residual + attention(normed)`, both `(patches, hidden_size)`.
+    fn forward_add(
+        &self,
+        normed: &Tensor,
+        tables: &Tables,
+        lengths: &[usize],
+        residual: Tensor,
+    ) -> Result<Tensor, Error> {
+        let qkv = self.qkv.forward(normed)?;
         let scale = (self.head_dim as f32).sqrt().recip();
-        let attended = attention::varlen(&q, &k, &part(2)?, lengths, scale)?;
-        Ok(self.proj.forward(&attended.reshape(&[patches, width])?)?)
+        let rotated = attention::Rotated { qkv: &qkv, tables, heads: self.heads };
+        let attended = attention::varlen_rotated(rotated, lengths, scale, self.qkv.precision())?;
+        Ok(self.proj.forward_add(&attended, residual)?)
     }
 }
 
 /// SwiGLU with biases.
 #[derive(Debug)]
 struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
+    gate_up_proj: Linear,
     down_proj: Linear,
 }
 
@@ -202,15 +201,14 @@ impl Mlp {
         let scope = scope
             .because(format!("config.json says vision hidden_size {hidden} and intermediate_size {inner}"));
         Ok(Self {
-            gate_proj: scope.linear("gate_proj", shape(inner, hidden))?,
-            up_proj: scope.linear("up_proj", shape(inner, hidden))?,
+            gate_up_proj: scope.gate_up("gate_proj", "up_proj", shape(inner, hidden))?,
             down_proj: scope.linear("down_proj", shape(hidden, inner))?,
         })
     }
 
-    fn forward(&self, hidden: &Tensor) -> Result<Tensor, Error> {
-        let (gate, up) = (self.gate_proj.forward(hidden)?, self.up_proj.forward(hidden)?);
-        Ok(self.down_proj.forward(&silu_mul::forward(&gate, &up)?)?)
+    /// `residual + mlp(normed)`, both `(patches, hidden_size)`.
+    fn forward_add(&self, normed: &Tensor, residual: Tensor) -> Result<Tensor, Error> {
+        Ok(self.down_proj.forward_add(&self.gate_up_proj.swiglu(normed)?, residual)?)
     }
 }
 

@@ -1,7 +1,5 @@
 //! Resized frames in, rows of normalised patch values out, in the order in which the tower reads them.
 
-use rayon::prelude::*;
-
 use crate::{
     Error,
     geometry::{CHANNELS, Geometry},
@@ -13,6 +11,8 @@ use crate::{
 /// raster order, then over the patches of a square, in raster order. Columns run over channel, time, row, column. When
 /// the frames do not fill the last time step the last one is repeated: a still picture is one frame seen
 /// `temporal_patch_size` times. (`_preprocess` of Transformers, `models/qwen2_vl/image_processing_qwen2_vl.py`.)
+///
+/// This is the definition. [`crate::preprocess`] does the same together with resizing.
 ///
 /// # Errors
 /// [`Error::Frames`] when there are none or their sides are no multiples of [`Geometry::factor`], [`Error::Pixels`]
@@ -43,7 +43,7 @@ pub fn patchify(
 
     let tokens_across = grid.w / merge_size;
     let tokens_per_step = grid.h / merge_size * tokens_across;
-    values.par_chunks_exact_mut(row_values * token_rows).enumerate().for_each(|(token, rows)| {
+    for (token, rows) in values.chunks_exact_mut(row_values * token_rows).enumerate() {
         let (step, token) = (token / tokens_per_step, token % tokens_per_step);
         let (token_row, token_column) = (token / tokens_across, token % tokens_across);
         for (index, row) in rows.chunks_exact_mut(row_values).enumerate() {
@@ -62,7 +62,7 @@ pub fn patchify(
                 }
             }
         }
-    });
+    }
     Ok(Patches { values, grid })
 }
 
@@ -108,35 +108,36 @@ pub struct Normalization {
 }
 
 impl Normalization {
+    /// Levels of eight bits lie between zero and one after this.
+    pub(crate) const SCALE: f32 = 1.0 / 255.0;
+
     /// The normalised value of each of the 256 levels of each channel.
     ///
     /// Three roundings to f32, as NumPy does them for Transformers' Pillow path: `level * (1/255)`, minus the mean,
     /// divided by the deviation. A table makes the result independent of how a processor fuses or vectorises.
     fn levels(&self) -> Result<[[f32; 256]; CHANNELS], Error> {
+        self.check()?;
         let mut levels = [[0.0; 256]; CHANNELS];
-        for (channel, levels) in levels.iter_mut().enumerate() {
-            let (mean, std) = (self.mean[channel], self.std[channel]);
-            if !mean.is_finite() {
-                return Err(Error::Normalization {
-                    name: "mean",
-                    channel,
-                    value: mean,
-                    expected: "a finite number",
-                });
-            }
-            if !std.is_normal() || std < 0.0 {
-                return Err(Error::Normalization {
-                    name: "std",
-                    channel,
-                    value: std,
-                    expected: "a positive number",
-                });
-            }
+        for (levels, (mean, std)) in levels.iter_mut().zip(self.mean.into_iter().zip(self.std)) {
             for (level, value) in levels.iter_mut().enumerate() {
-                *value = (level as f32 * (1.0 / 255.0) - mean) / std;
+                *value = (level as f32 * Self::SCALE - mean) / std;
             }
         }
         Ok(levels)
+    }
+
+    /// Checks that all values will be numbers.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refuse = |name, channel, value, expected| Error::Normalization { name, channel, value, expected };
+        for (channel, (mean, std)) in self.mean.into_iter().zip(self.std).enumerate() {
+            if !mean.is_finite() {
+                return Err(refuse("mean", channel, mean, "a finite number"));
+            }
+            if !std.is_normal() || std < 0.0 {
+                return Err(refuse("std", channel, std, "a positive number"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use ocellus_kernels::{Device, HostBytes};
 use safetensors::Dtype;
+use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Loader, Result, Source,
@@ -88,6 +89,29 @@ impl Checkpoint {
     /// The size of all tensors as they are stored, in bytes.
     pub fn size_in_bytes(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.bytes.as_ref().len()).sum()
+    }
+
+    /// A digest of what the checkpoint is: names, types and shapes of all tensors and some bytes of each, in
+    /// hexadecimal. Computed without reading all of it.
+    pub(crate) fn fingerprint(&self) -> String {
+        const SAMPLE: usize = 64;
+        let mut digest = Sha256::new();
+        for (name, tensor) in &self.tensors {
+            let bytes: &[u8] = tensor.bytes.as_ref();
+            let middle = bytes.len() / 2;
+            digest.update(format!("{name}\0{:?}\0{:?}\0", tensor.dtype, tensor.shape));
+            digest.update(&bytes[middle.saturating_sub(SAMPLE / 2)..bytes.len().min(middle + SAMPLE / 2)]);
+        }
+        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The type in which most of the bytes are stored.
+    pub fn main_dtype(&self) -> Option<Dtype> {
+        let mut bytes = BTreeMap::new();
+        for tensor in self.tensors.values() {
+            *bytes.entry(tensor.dtype).or_insert(0) += tensor.bytes.as_ref().len();
+        }
+        bytes.into_iter().max_by_key(|&(_, bytes)| bytes).map(|(dtype, _)| dtype)
     }
 
     /// The tensors whose name is `from` or sorts behind it.

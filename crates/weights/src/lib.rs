@@ -14,6 +14,7 @@ mod index;
 mod linear;
 mod loader;
 mod mmap;
+mod packed;
 mod source;
 
 pub use checkpoint::Checkpoint;
@@ -21,4 +22,6 @@ pub use embedding::Embedding;
 pub use error::{Error, Result};
 pub use linear::{Linear, LinearShape};
 pub use loader::{Loader, Scope};
+pub use packed::{PackedWeights, write_packed};
+pub use safetensors::Dtype;
 pub use source::Source;

@@ -1,7 +1,7 @@
 //! A linear layer, whatever its weight is stored in.
 
 use ocellus_kernels::{
-    Tensor,
+    Precision, Tensor,
     linear::{self, Weight},
 };
 
@@ -34,6 +34,28 @@ impl Linear {
     /// [`ocellus_kernels::Error::Argument`] when `x` has another shape; otherwise when the device fails.
     pub fn forward(&self, x: &Tensor) -> ocellus_kernels::Result<Tensor> {
         linear::forward(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// `residual + x · Wᵀ + b`, written over the residual when nobody else has it. Both are f32, `(tokens, …)`.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_add(&self, x: &Tensor, residual: Tensor) -> ocellus_kernels::Result<Tensor> {
+        linear::forward_add(x, &self.weight, self.bias.as_ref(), residual)
+    }
+
+    /// `silu(gate) · up` of the two layers that [`crate::Scope::gate_up`] put together: `(tokens, in_features)` f32
+    /// gives `(tokens, out_features / 2)` f32.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`], and when it is not such a layer.
+    pub fn swiglu(&self, x: &Tensor) -> ocellus_kernels::Result<Tensor> {
+        linear::swiglu(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// The arithmetic that fits around this layer.
+    pub fn precision(&self) -> Precision {
+        self.weight.precision()
     }
 
     /// Its dimensions.

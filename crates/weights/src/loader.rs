@@ -3,11 +3,15 @@
 
 use std::{cell::RefCell, collections::BTreeSet};
 
-use ocellus_kernels::{DType, Device, HostMatrix, Tensor, linear::Weight};
+use ocellus_kernels::{
+    DType, Device, HostMatrix, Tensor,
+    linear::{Format, Order, Weight},
+};
 use safetensors::Dtype;
 
 use crate::{
-    Checkpoint, Embedding, Error, Linear, LinearShape, Result, checkpoint::StoredTensor, error::shown,
+    Checkpoint, Embedding, Error, Linear, LinearShape, PackedWeights, Result, checkpoint::StoredTensor,
+    error::shown,
 };
 
 /// Hands the tensors of a checkpoint out to a model, and remembers which ones.
@@ -30,6 +34,10 @@ pub struct Loader<'c> {
     checkpoint: &'c Checkpoint,
     device: Device,
     asked: RefCell<BTreeSet<String>>,
+    /// Weights that were packed before.
+    packed: Option<PackedWeights>,
+    /// Every packed weight that was handed out, where they are to be written.
+    made: Option<RefCell<Vec<(String, Weight)>>>,
 }
 
 /// The tensors under one prefix of names, such as `model.layers.3`. Names are given relative to it.
@@ -39,16 +47,32 @@ pub struct Scope<'l> {
     /// Empty, or ends with a dot.
     prefix: String,
     reason: Option<Box<str>>,
+    format: Format,
 }
 
 impl<'c> Loader<'c> {
     pub(crate) fn new(checkpoint: &'c Checkpoint, device: &Device) -> Self {
-        Self { checkpoint, device: device.clone(), asked: RefCell::default() }
+        Self { checkpoint, device: device.clone(), asked: RefCell::default(), packed: None, made: None }
+    }
+
+    /// Takes packed weights out of `packed` where it has them; the checkpoint still gives shapes, norms and biases.
+    pub fn with_packed(self, packed: Option<PackedWeights>) -> Self {
+        Self { packed, ..self }
+    }
+
+    /// Remembers every packed weight that it hands out, for [`Loader::made`].
+    pub fn remembering(self) -> Self {
+        Self { made: Some(RefCell::default()), ..self }
+    }
+
+    /// The packed weights that were handed out, by name, if they were to be remembered.
+    pub fn made(&self) -> Vec<(String, Weight)> {
+        self.made.as_ref().map(|made| made.borrow().clone()).unwrap_or_default()
     }
 
     /// All tensors, by their full names.
     pub fn root(&self) -> Scope<'_> {
-        Scope { loader: self, prefix: String::new(), reason: None }
+        Scope { loader: self, prefix: String::new(), reason: None, format: Format::Exact }
     }
 
     /// The tensors under the first of `prefixes` that any tensor lies under, for parts of a model that
@@ -105,6 +129,11 @@ impl<'l> Scope<'l> {
         Scope { reason: Some(reason.into()), ..self.clone() }
     }
 
+    /// The same scope, holding weights as `format` says. Scopes made from it inherit it.
+    pub fn with_format(&self, format: Format) -> Scope<'l> {
+        Scope { format, ..self.clone() }
+    }
+
     /// Whether the checkpoint holds the tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.loader.checkpoint.tensor(&self.full_name(name)).is_some()
@@ -116,12 +145,46 @@ impl<'l> Scope<'l> {
     /// # Errors
     /// [`Error::Missing`], [`Error::Shape`], [`Error::Dtype`], or [`Error::Kernel`] when the device has no room.
     pub fn linear(&self, name: &str, shape: LinearShape) -> Result<Linear> {
-        let matrix = self.matrix(&format!("{name}.weight"), &[&[shape.out_features, shape.in_features]])?;
-        let bias = match shape.bias {
-            true => Some(self.vector(&format!("{name}.bias"), shape.out_features)?),
-            false => None,
+        self.stacked(&[(name, shape)])
+    }
+
+    /// Linear layers with one input as one layer: the outputs of all lie side by side, in the order of `layers`.
+    ///
+    /// # Errors
+    /// As [`Scope::linear`].
+    pub fn stacked(&self, layers: &[(&str, LinearShape)]) -> Result<Linear> {
+        self.combined(layers, Order::Stacked)
+    }
+
+    /// The gate and the up projection of a SwiGLU feed-forward, each of shape `shape`, for [`Linear::swiglu`].
+    ///
+    /// # Errors
+    /// As [`Scope::linear`].
+    pub fn gate_up(&self, gate: &str, up: &str, shape: LinearShape) -> Result<Linear> {
+        self.combined(&[(gate, shape), (up, shape)], Order::Interleaved)
+    }
+
+    fn combined(&self, layers: &[(&str, LinearShape)], order: Order) -> Result<Linear> {
+        let (mut parts, mut bias) = (Vec::new(), Vec::new());
+        for (name, shape) in layers {
+            parts.push(self.matrix(&format!("{name}.weight"), &[&[shape.out_features, shape.in_features]])?);
+            if shape.bias {
+                bias.extend(self.elements(&format!("{name}.bias"), shape.out_features)?);
+            } else if layers.iter().any(|(_, other)| other.bias) {
+                bias.extend(std::iter::repeat_n(0.0, shape.out_features));
+            }
+        }
+        let key = layers.iter().map(|(name, _)| self.full_name(name)).collect::<Vec<_>>().join("+");
+        let weight = self.weight(&key, parts, order)?;
+        let bias = match bias.is_empty() {
+            true => None,
+            false => {
+                let bias = weight.arrange_bias(bias);
+                let shape = [bias.len()];
+                Some(Tensor::from_f32(bias, &shape, &self.loader.device)?)
+            }
         };
-        Ok(Linear::new(self.weight(matrix)?, bias))
+        Ok(Linear::new(weight, bias))
     }
 
     /// A linear layer without bias whose weight is stored with more than two dimensions, as a convolution
@@ -135,7 +198,7 @@ impl<'l> Scope<'l> {
         let in_features = rest.iter().fold(1, |product: usize, &dim| product.saturating_mul(dim));
         let shapes: [&[usize]; 2] = [stored_shape, &[*out_features, in_features]];
         let matrix = self.matrix(&format!("{name}.weight"), &shapes)?;
-        Ok(Linear::new(self.weight(matrix)?, None))
+        Ok(Linear::new(self.weight(&self.full_name(name), vec![matrix], Order::Stacked)?, None))
     }
 
     /// A table of `rows` embeddings: `<name>.weight` of shape `(rows, dim)`.
@@ -144,7 +207,7 @@ impl<'l> Scope<'l> {
     /// As [`Scope::linear`].
     pub fn embedding(&self, name: &str, rows: usize, dim: usize) -> Result<Embedding> {
         let matrix = self.matrix(&format!("{name}.weight"), &[&[rows, dim]])?;
-        Ok(Embedding::new(self.weight(matrix)?))
+        Ok(Embedding::new(self.weight(&self.full_name(name), vec![matrix], Order::Stacked)?))
     }
 
     /// The tensor `name` of shape `(len)`, widened to f32: the weight of a norm, a bias.
@@ -152,8 +215,11 @@ impl<'l> Scope<'l> {
     /// # Errors
     /// As [`Scope::linear`].
     pub fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
-        let elements = self.matrix(name, &[&[len]])?.rows_f32(0..1)?;
-        Ok(Tensor::from_f32(elements, &[len], &self.loader.device)?)
+        Ok(Tensor::from_f32(self.elements(name, len)?, &[len], &self.loader.device)?)
+    }
+
+    fn elements(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        Ok(self.matrix(name, &[&[len]])?.rows_f32(0..1)?)
     }
 
     /// The tensor `name` in any of `shapes`, all of which have the same elements in the same order and the
@@ -197,8 +263,25 @@ impl<'l> Scope<'l> {
         Ok(matrix)
     }
 
-    fn weight(&self, matrix: HostMatrix) -> Result<Weight> {
-        Ok(Weight::new(matrix, &self.loader.device)?)
+    /// The weight of `parts`, out of the packed ones when they are at hand. `key` is its name among these.
+    fn weight(&self, key: &str, parts: Vec<HostMatrix>, order: Order) -> Result<Weight> {
+        let Loader { device, packed, made, .. } = self.loader;
+        let cols = parts.first().map_or(0, HostMatrix::cols);
+        let found =
+            packed.as_ref().filter(|_| self.format != Format::Exact).and_then(|packed| packed.get(key));
+        let weight = match found {
+            Some(bytes) => {
+                let rows: Vec<usize> = parts.iter().map(HostMatrix::rows).collect();
+                Weight::from_packed(&rows, cols, order, self.format, &bytes)?
+            }
+            None => Weight::new(parts, order, self.format, device)?,
+        };
+        if let Some(made) = made
+            && weight.packed_bytes().is_some()
+        {
+            made.borrow_mut().push((key.to_owned(), weight.clone()));
+        }
+        Ok(weight)
     }
 
     fn has_any(&self) -> bool {

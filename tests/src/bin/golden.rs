@@ -4,7 +4,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use ocellus_tests::golden::{Folder, Outcome, compare_all};
+use ocellus_engine::WeightFormat;
+use ocellus_tests::golden::{Folder, Outcome, compare_all, formats::divergence};
 
 /// Compare our numbers with golden ones.
 #[derive(Parser)]
@@ -30,6 +31,13 @@ fn main() -> ExitCode {
             }
         }
         Err(error) => println!("BROKEN  {error:#}"),
+    }
+    // Not golden: how far narrower weights move the same conversations. A test bounds bf16 by 0.1.
+    for format in [WeightFormat::Bf16, WeightFormat::Int8, WeightFormat::Int4] {
+        match divergence(&folder, format) {
+            Ok(divergence) => println!("{:6}  weights in {format} against f32: {divergence}", ""),
+            Err(error) => println!("{:6}  weights in {format}: {error:#}", ""),
+        }
     }
     let holds = compared > 0 && broken == 0;
     let verdict = if holds { "they hold" } else { "they do NOT hold" };

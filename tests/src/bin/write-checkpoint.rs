@@ -35,16 +35,16 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     from_config: Option<PathBuf>,
 
-    /// The names of the tensors: as published, or as newer libraries save them
-    #[arg(long, value_enum, default_value_t = Naming::Hub)]
+    /// The names of the tensors: as published (hub), or as newer libraries save them (new)
+    #[arg(long, default_value_t = Naming::Hub)]
     naming: Naming,
 
-    /// The layout of config.json [default: as the preset or file has it, which is flat for presets]
-    #[arg(long, value_enum)]
+    /// The layout of config.json: flat, nested or rope-parameters [default: as the preset or file has it, which is flat for presets]
+    #[arg(long, value_name = "LAYOUT")]
     config: Option<ConfigLayout>,
 
-    /// The type of the weights
-    #[arg(long, value_enum, default_value_t = StoredType::Bf16)]
+    /// The type of the weights: bf16, f16 or f32
+    #[arg(long, default_value_t = StoredType::Bf16)]
     dtype: StoredType,
 
     /// The largest size of a file in bytes [default: 4 GB, or 60 % of the whole below 1 GB]

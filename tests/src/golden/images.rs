@@ -6,7 +6,8 @@ use anyhow::{Context, bail, ensure};
 use ocellus_media::{Budget, Picture, decode_image};
 use ocellus_vision_encoder::{
     bicubic,
-    patches::{Frames, Normalization, Patches, patchify},
+    patches::{Frames, Normalization, Patches},
+    preprocess::Preprocessor,
     resize::{PixelLimits, smart_resize},
 };
 use serde::Deserialize;
@@ -43,11 +44,18 @@ pub type ResizeStep = fn(&[u8], (usize, usize), (usize, usize)) -> anyhow::Resul
 pub type PatchifyStep = fn(&Frames<'_>) -> anyhow::Result<Patches>;
 
 impl Default for Steps {
-    /// The product's own.
+    /// The product's own: resized pixels by the definition that its single pass equals, patches by the single pass.
     fn default() -> Self {
         Self {
             resize: |rgb, from, to| Ok(bicubic::resize(rgb, from, to)?),
-            patchify: |frames| Ok(patchify(frames, &GEOMETRY, &NORMALIZATION)?),
+            patchify: |frames| {
+                let size = (frames.height, frames.width);
+                let mut preprocessor = Preprocessor::new(frames.count, size, &GEOMETRY, &NORMALIZATION)?;
+                for rgb in frames.rgb.chunks(frames.height * frames.width * 3) {
+                    preprocessor.push(rgb, size)?;
+                }
+                Ok(preprocessor.finish()?)
+            },
         }
     }
 }

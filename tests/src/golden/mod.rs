@@ -6,6 +6,7 @@
 
 pub mod conversation;
 pub mod files;
+pub mod formats;
 pub mod images;
 pub mod indices;
 mod measure;

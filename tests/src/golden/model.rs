@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use ocellus_decoder::positions::{Positions, Span};
-use ocellus_engine::{Conversation, MediaKind, Model, Prompt, PromptParts, Segment, Source};
+use ocellus_engine::{Conversation, Formats, MediaKind, Model, Prompt, PromptParts, Segment, Source};
 use ocellus_kernels::Device;
 use ocellus_vision_encoder::patches::Patches;
 use serde::Deserialize;
@@ -154,6 +154,22 @@ impl ModelGolden {
     /// When it is damaged.
     pub fn open(&self) -> anyhow::Result<Model> {
         Ok(Model::load(&Source::folder(&self.checkpoint), &Device::cpu(), &|_| {})?)
+    }
+
+    /// Loads the checkpoint with its weights held as `formats` say.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn open_as(&self, formats: Formats) -> anyhow::Result<Model> {
+        Ok(Model::load_as(&Source::folder(&self.checkpoint), formats, &Device::cpu(), &|_| {})?)
+    }
+
+    /// The golden tokens of a conversation's answer.
+    ///
+    /// # Errors
+    /// When there is no such conversation.
+    pub fn generated(&self, case: &str) -> anyhow::Result<&[u32]> {
+        Ok(&self.case(case)?.generated_ids)
     }
 
     /// Loads a copy of the checkpoint whose config.json `edit` has changed.

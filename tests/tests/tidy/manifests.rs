@@ -14,7 +14,18 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["ocellus-decoder", "ocellus-vision-encoder", "ocellus-media", "ocellus-weights", "ocellus-kernels"],
     ),
     ("ocellus-server", &["ocellus-engine"]),
-    ("ocellus-cli", &["ocellus-server", "ocellus-engine"]),
+    (
+        "ocellus-bench",
+        &[
+            "ocellus-engine",
+            "ocellus-decoder",
+            "ocellus-vision-encoder",
+            "ocellus-media",
+            "ocellus-weights",
+            "ocellus-kernels",
+        ],
+    ),
+    ("ocellus-cli", &["ocellus-server", "ocellus-bench", "ocellus-engine"]),
 ];
 
 /// Crates of others that belong to one room alone.
@@ -22,7 +33,6 @@ const OWNED: &[(&str, &str)] = &[
     ("candle-core", "ocellus-kernels"),
     ("cudarc", "ocellus-kernels"),
     ("safetensors", "ocellus-weights"),
-    ("memmap2", "ocellus-weights"),
     ("image", "ocellus-media"),
     ("tiff", "ocellus-media"),
     ("tokenizers", "ocellus-engine"),

@@ -8,7 +8,8 @@ mod upload;
 
 use axum::http::HeaderMap;
 
-pub(crate) use route::routes;
+pub(crate) use request::GenerationRequest;
+pub(crate) use route::{bounds, routes};
 
 /// Where files are uploaded to.
 const UPLOADS: &str = "/api/v1/uploads";

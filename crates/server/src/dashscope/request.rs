@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, DEFAULT_FRAME_RATE};
 use crate::coordinates::Coordinates;
+use crate::definition::{FPS, INCREMENTAL_OUTPUT, MESSAGES, VL_ENABLE_IMAGE_HW_OUTPUT};
 use crate::parameter::{Bounds, Fields, Parameters};
 use crate::structure::Structure;
 use crate::{ModelNames, Refusal};
@@ -39,15 +40,17 @@ impl GenerationRequest {
         let parameters = Parameters::read(&gathered, bounds)?;
         let structure = Structure::read(&gathered)?;
         let n = if structure.tools.is_empty() { parameters.n } else { 1 };
-        let messages = Fields::new(input).get("messages");
+        let messages = Fields::new(input).get(MESSAGES.name);
+        // The SDK puts here what it is called with beside the messages.
+        let frame_rate = gathered.number(&FPS)?.unwrap_or(DEFAULT_FRAME_RATE);
         Ok(Self {
-            conversation: Conversation::read(messages, parameters.high_resolution)?,
+            conversation: Conversation::read_at_rate(messages, parameters.high_resolution, frame_rate)?,
             parameters,
             coordinates: Coordinates::read(&gathered)?,
             structure,
             n,
-            incremental: gathered.boolean("incremental_output")?.unwrap_or(false),
-            image_hw: gathered.boolean("vl_enable_image_hw_output")?.unwrap_or(false),
+            incremental: gathered.boolean(&INCREMENTAL_OUTPUT)?,
+            image_hw: gathered.boolean(&VL_ENABLE_IMAGE_HW_OUTPUT)?,
         })
     }
 }
@@ -166,6 +169,27 @@ mod tests {
         check(both, json!({"temperature": null, "top_k": null}), (0.25, 1));
         // An explicit null of its own switches top_k off.
         check(json!({}), json!({"top_k": null}), (0.0, 0));
+    }
+
+    #[test]
+    fn the_rate_of_frames() {
+        let read = |part: Value, parameters: Value| {
+            let mut body = body(json!({}), parameters);
+            let mut content = json!({"video": vec!["data:;base64,aGk="; 4]});
+            content.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+            body["input"]["messages"][0]["content"] = json!([content]);
+            parse(&body).map(|request| format!("{:?}", request.conversation))
+        };
+        #[track_caller]
+        fn check(read: Result<String, Refusal>, rate: &str) {
+            let read = read.unwrap();
+            assert!(read.contains(&format!("fps: {rate},")), "{rate}: {read}");
+        }
+        check(read(json!({}), json!({})), "2.0");
+        check(read(json!({}), json!({"fps": "0.5"})), "0.5");
+        check(read(json!({"fps": 4}), json!({"fps": 0.5})), "4.0");
+        let outside = Refusal::BadValue { message: "Range of fps should be [0.1, 10.0]".into() };
+        assert_eq!(read(json!({}), json!({"fps": 11})), Err(outside));
     }
 
     #[test]

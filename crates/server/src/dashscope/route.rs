@@ -25,6 +25,7 @@ const GENERATION: &str = "/api/v1/services/aigc/multimodal-generation/generation
 pub(crate) fn routes(state: &Arc<State>) -> Router<Arc<State>> {
     Router::new()
         .route(GENERATION, post(generate))
+        .route("/api/v1/tokens/estimate", post(crate::estimate::estimate))
         .route(UPLOADS, get(upload::policy))
         .route_layer(middleware::from_fn_with_state(state.clone(), key::check))
         .route(UPLOADS, post(upload::file))
@@ -104,16 +105,19 @@ async fn generate(
 /// Off the threads that serve connections: megabytes of JSON and base64 take a while.
 async fn parse(state: &Arc<State>, bytes: Vec<u8>) -> Result<GenerationRequest, Refusal> {
     let state = state.clone();
-    let parsed = tokio::task::spawn_blocking(move || {
-        let bounds = Bounds {
-            sampling: state.engine.info().default_sampling.clone(),
-            max_completion_tokens: state.max_completion_tokens,
-            largest_seed: LARGEST_SEED,
-        };
-        GenerationRequest::parse(&bytes, &state.names, &bounds)
-    });
+    let parsed =
+        tokio::task::spawn_blocking(move || GenerationRequest::parse(&bytes, &state.names, &bounds(&state)));
     parsed.await.unwrap_or_else(|error| {
         tracing::error!(%error, "reading a request panicked");
         Err(Refusal::EngineFailure)
     })
+}
+
+/// What requests of this dialect may ask for.
+pub(crate) fn bounds(state: &State) -> Bounds {
+    Bounds {
+        sampling: state.engine.info().default_sampling.clone(),
+        max_completion_tokens: state.max_completion_tokens,
+        largest_seed: LARGEST_SEED,
+    }
 }

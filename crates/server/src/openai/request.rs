@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::conversation::Conversation;
 use crate::coordinates::Coordinates;
+use crate::definition::{INCLUDE_USAGE, MESSAGES, STREAM, STREAM_OPTIONS};
 use crate::parameter::{Bounds, Fields, Parameters};
 use crate::structure::Structure;
 use crate::{ModelNames, Refusal};
@@ -38,21 +39,21 @@ impl ChatRequest {
         let parameters = Parameters::read(&fields, bounds)?;
         let structure = Structure::read(&fields)?;
         let n = if structure.tools.is_empty() { parameters.n } else { 1 };
-        let include_usage = match fields.get("stream_options") {
+        let include_usage = match fields.get(STREAM_OPTIONS.name) {
             None => false,
-            Some(Value::Object(options)) => Fields::new(options).boolean("include_usage")?.unwrap_or(false),
+            Some(Value::Object(options)) => Fields::new(options).boolean(&INCLUDE_USAGE)?,
             Some(_) => {
-                return Err(Refusal::WrongType { name: "stream_options".into(), expected: "Object" });
+                return Err(Refusal::WrongType { name: STREAM_OPTIONS.name.into(), expected: "Object" });
             }
         };
         Ok(Self {
             model,
-            conversation: Conversation::read(fields.get("messages"), parameters.high_resolution)?,
+            conversation: Conversation::read(fields.get(MESSAGES.name), parameters.high_resolution)?,
             parameters,
             coordinates: Coordinates::read(&fields)?,
             structure,
             n,
-            stream: fields.boolean("stream")?.unwrap_or(false),
+            stream: fields.boolean(&STREAM)?,
             include_usage,
         })
     }

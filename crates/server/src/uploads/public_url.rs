@@ -14,6 +14,11 @@ impl PublicUrl {
         if plain { format!("http://{host}").parse().ok() } else { None }
     }
 
+    /// The host, as a URL spells it.
+    pub(crate) fn host(&self) -> Option<String> {
+        Url::parse(&self.0).ok()?.host_str().map(str::to_owned)
+    }
+
     /// The address of a path on this server.
     pub(crate) fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0)

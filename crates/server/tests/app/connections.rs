@@ -1,6 +1,6 @@
 //! Over real connections: clients that leave, many at once, and shutting down.
 
-use ocellus_server::{Bind, serve};
+use ocellus_server::{Bind, ConnectionLimits, Serving, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -21,11 +21,15 @@ pub(crate) fn start_app_with(
     app: axum::Router,
     drain: Duration,
 ) -> (u16, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    start_serving(app, Serving { drain, connections: ConnectionLimits::default() })
+}
+
+fn start_serving(app: axum::Router, how: Serving) -> (u16, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let bind = Bind { host: "127.0.0.1".into(), port: 0, allow_no_key: false };
     let listener = bind.listen(&Keys::default()).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = oneshot::channel();
-    let serving = serve(listener, app, drain, async {
+    let serving = serve(listener, app, how, async {
         let _ = stopped.await;
     });
     (port, stop, tokio::spawn(async { serving.await.unwrap() }))
@@ -122,6 +126,74 @@ async fn a_refused_body_is_read_to_its_end() {
     let (port, _stop, _) = start(&engine);
     let answer = rest(request(port, &" ".repeat((64 << 20) + 1)).await).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("connection: close"), "{answer}");
+}
+
+/// With bounds short enough for a test.
+fn start_bounded(app: axum::Router, open: usize) -> (u16, oneshot::Sender<()>) {
+    let short = Duration::from_millis(200);
+    let connections = ConnectionLimits { open, head: short, unread: short };
+    let (port, stop, _) = start_serving(app, Serving { drain: Duration::ZERO, connections });
+    (port, stop)
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed() {
+    let engine = Scripted::saying(&["x"]);
+    let (port, _stop) = start_bounded(engine.app(), 8);
+    let answered = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    // Nothing at all, half a head, and nothing after an answer.
+    for (sent, expected) in [("", ""), ("GET /health HTTP/1.1\r\nHost", ""), (answered, "HTTP/1.1 200 OK")] {
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let text = rest(client).await;
+        assert!(text.starts_with(expected) && text.is_empty() == expected.is_empty(), "{sent:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_cut_off() {
+    let engine = Scripted::saying(&["x"]);
+    let (port, _stop) = start_bounded(engine.app(), 8);
+    let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut reader, mut writer) = client.into_split();
+    let drip = tokio::spawn(async move {
+        // Each piece comes within the bound, but the bound is for the whole head.
+        while writer.write_all(b"X-Drop: 1\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut text = Vec::new();
+    // A reset is an end too.
+    let _ = reader.read_to_end(&mut text).await;
+    assert!(drip.await.is_ok());
+}
+
+#[tokio::test]
+async fn further_connections_wait_for_a_place() {
+    let engine = Scripted::new(vec![Step::Event(started()), Step::Hang]);
+    let (port, _stop) = start_bounded(engine.app(), 2);
+    let first = request(port, &chat(json!({})).to_string()).await;
+    let _second = request(port, &chat(json!({})).to_string()).await;
+    until(|| engine.running.load(Ordering::SeqCst) == 2).await;
+    let third = request(port, &chat(json!({})).to_string()).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(engine.requests.lock().unwrap().len(), 2);
+    drop(first);
+    until(|| engine.requests.lock().unwrap().len() == 3).await;
+    drop(third);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_ends() {
+    let long = "0123456789abcdef".repeat(1 << 14);
+    let text = Event::Text(TextDelta { text: long, ..TextDelta::default() });
+    // More than any system keeps for a connection.
+    let script = [Step::Event(started())].into_iter().chain(vec![Step::Event(text); 200]);
+    let engine = Scripted::new(script.chain([Step::Hang]).collect());
+    let (port, _stop) = start_bounded(engine.app(), 8);
+    let _client = request(port, &chat(json!({"stream": true})).to_string()).await;
+    until(|| engine.running.load(Ordering::SeqCst) == 1).await;
+    until(|| engine.running.load(Ordering::SeqCst) == 0).await;
 }
 
 #[test]

@@ -59,6 +59,26 @@ async fn of_a_request_it_is_what_the_answer_says() {
 }
 
 #[tokio::test]
+async fn a_request_of_either_dialect_at_either_place() {
+    let engine = Scripted::saying(&["x"]);
+    let native = json!({
+        "model": "eye", "input": {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]},
+        "parameters": {"tools": [{"type": "function", "function": {"name": "look"}}]},
+    });
+    let ask =
+        async |path: &str, body: &Value| read(send(engine.app(), post(path, body.to_string())).await).await;
+    let expected = ask("/v1/tokens/estimate", &chat(json!({}))).await;
+    assert!(expected.starts_with("200 "), "{expected}");
+    for path in ["/v1/tokens/estimate", "/compatible-mode/v1/tokens/estimate", "/api/v1/tokens/estimate"] {
+        assert_eq!(ask(path, &native).await, expected, "{path}");
+        assert_eq!(engine.last_request().tools.len(), 1);
+        assert_eq!(ask(path, &chat(json!({}))).await, expected, "{path}");
+    }
+    let refused = ask("/api/v1/tokens/estimate", &json!({"model": "eye", "input": {}})).await;
+    assert!(refused.contains("{\"code\":\"InvalidParameter\",\"message\":\"Either"), "{refused}");
+}
+
+#[tokio::test]
 async fn what_can_t_be_estimated() {
     let check = async |body: Value, part: &str| {
         let (status, answer) = estimate(body.clone()).await;

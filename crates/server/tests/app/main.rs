@@ -6,8 +6,11 @@
 mod answers;
 mod connections;
 mod dashscope;
+mod disconnect;
 mod estimates;
+mod exact;
 mod extensions;
+mod hostile;
 mod openapi;
 mod operations;
 mod pictures;
@@ -28,8 +31,8 @@ use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use ocellus_engine::{
-    Event, FinishReason, Finished, Info, MediaSize, PromptTokens, Request, Sampling, Started, TextDelta,
-    Timings,
+    Event, FinishReason, Finished, Formats, Info, Load, MediaSize, PromptTokens, Request, Sampling, Started,
+    TextDelta, Timings,
 };
 use ocellus_server::{Answer, BoxEvents, Keys, Settings, State, app};
 use serde_json::{Value, json};
@@ -56,6 +59,8 @@ struct Scripted {
     requests: Mutex<Vec<Request>>,
     /// Answers that were started and neither ended nor dropped.
     running: Arc<AtomicUsize>,
+    /// Tokens of all answers.
+    tokens: Arc<AtomicUsize>,
 }
 
 impl Scripted {
@@ -66,8 +71,15 @@ impl Scripted {
             default_sampling: Sampling { repetition_penalty: 1.05, ..Sampling::default() },
             device: "nowhere".into(),
             weights_bytes: 0,
+            formats: Formats::default(),
         };
-        Arc::new(Self { info, script, requests: Mutex::default(), running: Arc::default() })
+        Arc::new(Self {
+            info,
+            script,
+            requests: Mutex::default(),
+            running: Arc::default(),
+            tokens: Arc::default(),
+        })
     }
 
     /// A regular answer made of these pieces.
@@ -117,7 +129,11 @@ impl Answer for Scripted {
             Step::Hang => std::future::pending().await,
             Step::Panic => panic!("scripted"),
         });
-        Box::pin(Running { steps: Box::pin(steps), running: self.running.clone() })
+        Box::pin(Running {
+            steps: Box::pin(steps),
+            running: self.running.clone(),
+            tokens: self.tokens.clone(),
+        })
     }
 
     fn count(&self, request: &Request) -> Result<Started, ocellus_engine::Error> {
@@ -131,19 +147,28 @@ impl Answer for Scripted {
     fn info(&self) -> &Info {
         &self.info
     }
+
+    fn load_now(&self) -> Load {
+        Load { generated_tokens: self.tokens.load(Ordering::SeqCst) as u64, ..Load::default() }
+    }
 }
 
 /// Counts an answer until it is dropped.
 struct Running {
     steps: BoxEvents,
     running: Arc<AtomicUsize>,
+    tokens: Arc<AtomicUsize>,
 }
 
 impl Stream for Running {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.steps.as_mut().poll_next(context)
+        let polled = self.steps.as_mut().poll_next(context);
+        if let Poll::Ready(Some(Event::Text(_))) = polled {
+            self.tokens.fetch_add(1, Ordering::SeqCst);
+        }
+        polled
     }
 }
 

@@ -1,17 +1,9 @@
-//! What operators look at: metrics, readiness, and that a client who leaves gives its place back.
-
-use ocellus_engine::{Engine, Options, Source};
+//! What operators look at: metrics, readiness, and the way to a stop.
 
 use super::*;
 use crate::connections::{request, rest, start_app, start_app_with, until};
 
-/// The tiny model of the repository, really computing.
-fn nano() -> Engine {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/nano");
-    Engine::load(&Source::folder(folder), &Options::default(), &|_| {}).unwrap()
-}
-
-async fn metrics(app: &axum::Router) -> String {
+pub(crate) async fn metrics(app: &axum::Router) -> String {
     let request = HttpRequest::get("/metrics").body(Body::empty()).unwrap();
     let response = send(app.clone(), request).await;
     assert_eq!(response.status(), 200);
@@ -21,7 +13,7 @@ async fn metrics(app: &axum::Router) -> String {
 }
 
 /// The number behind a name, whatever its labels but this one.
-fn number(page: &str, name: &str, label: &str) -> f64 {
+pub(crate) fn number(page: &str, name: &str, label: &str) -> f64 {
     let line =
         page.lines().find(|line| line.starts_with(&format!("ocellus:{name}{{")) && line.contains(label));
     line.and_then(|line| line.rsplit_once(' '))
@@ -55,31 +47,6 @@ async fn metrics_count_what_was_answered() {
     check("request_media_encode_time_seconds_count", "", 2.0);
     check("request_prompt_tokens_bucket", "le=\"2000.0\"", 2.0);
     assert!(page.contains("model_name=\"eye\""));
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_gives_its_slot_back() {
-    let engine = nano();
-    let app = ocellus_server::app(State::new(Arc::new(engine.clone()), Settings::new("eye")).unwrap());
-    let (port, _stop, _) = start_app(app.clone());
-    // Random weights seldom end a turn by themselves.
-    for stream in [true, false] {
-        let body = chat(json!({"stream": stream, "max_tokens": 8000, "temperature": 1.9})).to_string();
-        let client = request(port, &body).await;
-        until(|| engine.load_now().running == 1).await;
-        let page = metrics(&app).await;
-        assert_eq!(number(&page, "num_requests_running", ""), 1.0);
-        assert!(number(&page, "kv_cache_usage_perc", "") > 0.0);
-        drop(client);
-        until(|| engine.load_now().running == 0).await;
-        let page = metrics(&app).await;
-        assert_eq!(number(&page, "num_requests_running", ""), 0.0);
-        assert_eq!(number(&page, "num_requests_waiting", ""), 0.0);
-        assert_eq!(number(&page, "kv_cache_usage_perc", ""), 0.0);
-    }
-    let page = metrics(&app).await;
-    assert_eq!(number(&page, "request_success_total", "\"abort\""), 2.0);
-    assert!(number(&page, "generation_tokens_total", "") < 16000.0);
 }
 
 #[tokio::test]

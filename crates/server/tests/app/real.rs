@@ -6,7 +6,7 @@ use ocellus_engine::{Engine, Options, Source};
 
 use super::*;
 
-fn engine() -> Arc<Engine> {
+pub(crate) fn engine() -> Arc<Engine> {
     static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
     let load = || {
         let source = Source::folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/nano"));

@@ -73,6 +73,7 @@ fn vocabulary() {
     let refusals = [
         Refusal::KeyMissing,
         Refusal::KeyWrong,
+        Refusal::OriginForbidden,
         Refusal::AsynchronousCall,
         Refusal::PathUnknown,
         Refusal::MethodWrong { method: "PUT".into() },
@@ -207,4 +208,36 @@ async fn keys_come_before_everything() {
     assert!(ask(CHAT, Some("Bearer sk-right"), "{").await.starts_with("400 "));
     assert!(ask("/health", None, "").await.starts_with("200 "));
     assert!(engine.requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn web_pages() {
+    let engine = Scripted::saying(&["x"]);
+    let ask = async |app: axum::Router, method: &str, origin: &str| {
+        let request = HttpRequest::builder().method(method).uri(CHAT).header("host", "127.0.0.1:8000");
+        let request = request.header("origin", origin).header("access-control-request-method", "POST");
+        let request = request.header("access-control-request-headers", "authorization, content-type");
+        send(app, request.body(chat(json!({})).to_string().into()).unwrap()).await
+    };
+    let foreign = "https://example.org";
+    insta::assert_snapshot!("page_of_another_site", read(ask(engine.app(), "POST", foreign).await).await);
+    assert!(engine.requests.lock().unwrap().is_empty());
+    let readable = |response: &Response<Body>| {
+        response
+            .headers()
+            .get("access-control-allow-origin")
+            .map(|origin| origin.to_str().unwrap().to_owned())
+    };
+    let own = ask(engine.app(), "POST", "http://localhost:3000").await;
+    assert_eq!((own.status().as_u16(), readable(&own)), (200, Some("http://localhost:3000".into())));
+    insta::assert_snapshot!(
+        "page_asks_first",
+        read(ask(engine.app(), "OPTIONS", "http://localhost:3000").await).await
+    );
+    // A page that knows a key is none of a stranger's, but reads only what the operator lets it.
+    let with_keys = ask(engine.app_with(keys), "POST", foreign).await;
+    assert_eq!((with_keys.status().as_u16(), readable(&with_keys)), (401, None));
+    let allowed = |settings: &mut Settings| settings.allowed_origins = vec![foreign.parse().unwrap()];
+    let response = ask(engine.app_with(allowed), "POST", foreign).await;
+    assert_eq!((response.status().as_u16(), readable(&response)), (200, Some(foreign.into())));
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ocellus_decoder::{Batch, KvCache, Sequence};
+use ocellus_decoder::{Batch, Sequence};
 use ocellus_engine::{MediaKind, Model};
 use ocellus_kernels::Tensor;
 use ocellus_vision_encoder::patches::Patches;
@@ -104,7 +104,7 @@ pub fn answer_embedded(
     let n_blocks = (prompt + forced.len()).div_ceil(BLOCK_TOKENS);
     // Blocks in reverse, so that nothing can rely on their lying side by side.
     let blocks: Vec<u32> = (0..n_blocks as u32).rev().collect();
-    let mut cache = KvCache::new(config, n_blocks, BLOCK_TOKENS, &model.device)?;
+    let mut cache = model.decoder.new_cache(n_blocks, BLOCK_TOKENS)?;
 
     let all_rows: Vec<u32> = (0..prompt as u32).collect();
     let sequences = [Sequence { queries: prompt, keys: prompt, blocks: &blocks }];

@@ -19,11 +19,11 @@ pub enum Tokenizer {
 
 /// The files of the nano tokenizer.
 const NANO: [(&str, &str); 5] = [
-    ("chat_template.json", include_str!("../../../models/nano/chat_template.json")),
-    ("merges.txt", include_str!("../../../models/nano/merges.txt")),
-    ("tokenizer.json", include_str!("../../../models/nano/tokenizer.json")),
-    ("tokenizer_config.json", include_str!("../../../models/nano/tokenizer_config.json")),
-    ("vocab.json", include_str!("../../../models/nano/vocab.json")),
+    ("chat_template.json", include_str!("../../../../models/nano/chat_template.json")),
+    ("merges.txt", include_str!("../../../../models/nano/merges.txt")),
+    ("tokenizer.json", include_str!("../../../../models/nano/tokenizer.json")),
+    ("tokenizer_config.json", include_str!("../../../../models/nano/tokenizer_config.json")),
+    ("vocab.json", include_str!("../../../../models/nano/vocab.json")),
 ];
 
 /// The files that a tokenizer can consist of.

@@ -1,36 +1,37 @@
 //! `config.json` and its companions: what is read from them, and the layouts they are written in.
 
-use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use std::{fmt, str::FromStr};
+
+use anyhow::{Context, ensure};
 use serde_json::{Map, Value, json};
 
-use super::StoredType;
+use super::{StoredType, choice};
 
 /// The configs of all sizes, smallest first. 3b to 72b have the dimensions of the published models.
 pub const PRESETS: [(&str, &str); 7] = [
-    ("nano", include_str!("../../../models/nano/config.json")),
-    ("tiny", include_str!("../../../models/tiny/config.json")),
-    ("small", include_str!("../../../models/small/config.json")),
-    ("3b", include_str!("../../../models/3b/config.json")),
-    ("7b", include_str!("../../../models/7b/config.json")),
-    ("32b", include_str!("../../../models/32b/config.json")),
-    ("72b", include_str!("../../../models/72b/config.json")),
+    ("nano", include_str!("../../../../models/nano/config.json")),
+    ("tiny", include_str!("../../../../models/tiny/config.json")),
+    ("small", include_str!("../../../../models/small/config.json")),
+    ("3b", include_str!("../../../../models/3b/config.json")),
+    ("7b", include_str!("../../../../models/7b/config.json")),
+    ("32b", include_str!("../../../../models/32b/config.json")),
+    ("72b", include_str!("../../../../models/72b/config.json")),
 ];
 
 /// How pictures are prepared, the same for all sizes.
-pub(super) const PREPROCESSOR_CONFIG: &str = include_str!("../../../models/preprocessor_config.json");
+pub(super) const PREPROCESSOR_CONFIG: &str = include_str!("../../../../models/preprocessor_config.json");
 
 /// How answers are generated, with the token ids of the full vocabulary and of the nano one.
 const GENERATION_CONFIGS: [&str; 2] = [
-    include_str!("../../../models/generation_config.json"),
-    include_str!("../../../models/nano/generation_config.json"),
+    include_str!("../../../../models/generation_config.json"),
+    include_str!("../../../../models/nano/generation_config.json"),
 ];
 
 /// The tokens of the official tokenizers that follow `bos_token_id`: the added ones.
 const ADDED_TOKENS: u64 = 22;
 
 /// Where the fields of the text model stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigLayout {
     /// At the top level, as published.
     Flat,
@@ -39,6 +40,29 @@ pub enum ConfigLayout {
     Nested,
     /// In `text_config`, with both in `rope_parameters`, as transformers 5 saves.
     RopeParameters,
+}
+
+impl ConfigLayout {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Flat, Self::Nested, Self::RopeParameters];
+}
+
+impl fmt::Display for ConfigLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flat => "flat",
+            Self::Nested => "nested",
+            Self::RopeParameters => "rope-parameters",
+        })
+    }
+}
+
+impl FromStr for ConfigLayout {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        choice(name, &Self::ALL)
+    }
 }
 
 /// The sizes that decide names and shapes of tensors.
@@ -65,7 +89,7 @@ pub(super) struct Dimensions {
 
 impl Dimensions {
     /// Reads them from a config in any layout.
-    pub(super) fn read(config: &Value) -> Result<Self> {
+    pub(super) fn read(config: &Value) -> anyhow::Result<Self> {
         let text = flat(config)?;
         let vision =
             text.get("vision_config").and_then(Value::as_object).context("config.json: no vision_config")?;
@@ -107,7 +131,7 @@ pub(super) fn rewritten(
     config: &Value,
     layout: Option<ConfigLayout>,
     stored_type: StoredType,
-) -> Result<String> {
+) -> anyhow::Result<String> {
     let stored_type = stored_type.config_name();
     let named_type = config.get("torch_dtype").or_else(|| config.get("dtype")).and_then(Value::as_str);
     if layout.is_none() && named_type == Some(stored_type) {
@@ -130,7 +154,7 @@ pub(super) fn rewritten(
 }
 
 /// `generation_config.json` with the token ids of this config.
-pub(super) fn generation_config(config: &Value) -> Result<String> {
+pub(super) fn generation_config(config: &Value) -> anyhow::Result<String> {
     let fields = flat(config)?;
     let (Some(bos), Some(eos)) = (fields.get("bos_token_id"), fields.get("eos_token_id")) else {
         return Ok(GENERATION_CONFIGS[0].to_owned());
@@ -153,12 +177,12 @@ pub(super) fn generation_config(config: &Value) -> Result<String> {
 }
 
 /// JSON as libraries write it to files: indented by two, with a newline at the end.
-pub(super) fn pretty(value: &Value) -> Result<String> {
+pub(super) fn pretty(value: &Value) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// The fields of a config in any layout, in the flat one.
-fn flat(config: &Value) -> Result<Map<String, Value>> {
+fn flat(config: &Value) -> anyhow::Result<Map<String, Value>> {
     let mut fields = config.as_object().context("config.json: expected an object")?.clone();
     if let Some(Value::Object(text)) = fields.shift_remove("text_config") {
         for (key, value) in text {
@@ -179,7 +203,7 @@ fn flat(config: &Value) -> Result<Map<String, Value>> {
 }
 
 /// Moves the fields of the text model from the top level into `text_config`.
-fn nested(fields: Map<String, Value>, rope_parameters: bool) -> Result<Value> {
+fn nested(fields: Map<String, Value>, rope_parameters: bool) -> anyhow::Result<Value> {
     const TOP_LEVEL: [&str; 11] = [
         "architectures",
         "model_type",
@@ -231,7 +255,7 @@ fn nested(fields: Map<String, Value>, rope_parameters: bool) -> Result<Value> {
     Ok(top.into())
 }
 
-fn size(fields: &Map<String, Value>, key: &str, largest: u64) -> Result<u64> {
+fn size(fields: &Map<String, Value>, key: &str, largest: u64) -> anyhow::Result<u64> {
     let value = fields.get(key).with_context(|| format!("config.json: no {key}"))?;
     let size = value.as_u64().filter(|size| (1..=largest).contains(size));
     size.with_context(|| format!("config.json: {key} {value}, expected a number from 1 to {largest}"))

@@ -1,12 +1,13 @@
 //! The tensors of a checkpoint: their names, shapes and the spread of their values.
 
-use anyhow::{Context, Result};
-use clap::ValueEnum;
+use std::{fmt, str::FromStr};
 
-use super::{config::Dimensions, generator::Spread};
+use anyhow::Context;
+
+use super::{choice, config::Dimensions, generator::Spread};
 
 /// How tensors are named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
     /// As published: `visual.*`, `model.*`, `lm_head.weight`.
     Hub,
@@ -15,7 +16,7 @@ pub enum Naming {
 }
 
 /// The type that elements are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredType {
     /// Brain floating point, as published.
     Bf16,
@@ -23,6 +24,51 @@ pub enum StoredType {
     F16,
     /// IEEE single precision.
     F32,
+}
+
+impl Naming {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Hub, Self::New];
+}
+
+impl fmt::Display for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hub => "hub",
+            Self::New => "new",
+        })
+    }
+}
+
+impl FromStr for Naming {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        choice(name, &Self::ALL)
+    }
+}
+
+impl StoredType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Bf16, Self::F16, Self::F32];
+}
+
+impl fmt::Display for StoredType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        })
+    }
+}
+
+impl FromStr for StoredType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        choice(name, &Self::ALL)
+    }
 }
 
 /// One tensor to write.
@@ -71,7 +117,7 @@ impl StoredType {
 }
 
 /// Every tensor of a checkpoint of these dimensions, in the order of writing.
-pub(super) fn all(d: &Dimensions, naming: Naming) -> Result<Vec<TensorSpec>> {
+pub(super) fn all(d: &Dimensions, naming: Naming) -> anyhow::Result<Vec<TensorSpec>> {
     let mut tensors = Vec::new();
     let mut add = |hub_name: String, shape: &[u64]| {
         tensors.push((hub_name, shape.to_vec()));
@@ -127,7 +173,7 @@ pub(super) fn all(d: &Dimensions, naming: Naming) -> Result<Vec<TensorSpec>> {
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-fn spec(d: &Dimensions, naming: Naming, hub_name: String, shape: Vec<u64>) -> Result<TensorSpec> {
+fn spec(d: &Dimensions, naming: Naming, hub_name: String, shape: Vec<u64>) -> anyhow::Result<TensorSpec> {
     let elements = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
     // Half of the limit, so that sums and products with the size of an element stay far from overflowing.
     let elements =

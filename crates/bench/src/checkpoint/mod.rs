@@ -195,3 +195,11 @@ fn refuse_leftovers(folder: &Path, plan: &Plan) -> Result<()> {
     }
     Ok(())
 }
+
+/// The one of `all` that is called `name`.
+fn choice<T: Copy + std::fmt::Display>(name: &str, all: &[T]) -> Result<T, String> {
+    all.iter().copied().find(|one| one.to_string() == name).ok_or_else(|| {
+        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}

@@ -1,0 +1,88 @@
+//! The machine's limits, measured before anything is held against them.
+
+use anyhow::Result;
+use ocellus_kernels::{
+    peak::{self, Limit, Meter, Threads},
+    pool,
+    processor::Isa,
+};
+use serde_json::{Value, json};
+
+use crate::Progress;
+
+/// What this machine can do at best, measured a moment ago.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    measured: Vec<(Limit, Threads, Option<f64>)>,
+}
+
+impl Limits {
+    /// Measures all limits, with one thread and with all. Takes some seconds and 1 GiB of memory for that time.
+    ///
+    /// # Errors
+    /// When there is no such memory.
+    pub fn measure(progress: &Progress<'_>) -> Result<Self> {
+        progress("measuring the machine's limits");
+        let meter = Meter::new()?;
+        let both = |limit| {
+            [Threads::One, Threads::All].map(|threads| (limit, threads, meter.measure(limit, threads)))
+        };
+        Ok(Self { measured: Limit::ALL.into_iter().flat_map(both).collect() })
+    }
+
+    /// No limit is known, and no share of one.
+    pub fn unknown() -> Self {
+        Self { measured: Vec::new() }
+    }
+
+    /// Bytes or operations a second with all threads. `None` when the processor has no such instruction.
+    pub fn of(&self, limit: Limit) -> Option<f64> {
+        self.with(limit, Threads::All)
+    }
+
+    /// Which share of a limit `per_second` is, in percent; null when there is no such limit.
+    pub fn percent(&self, limit: Limit, per_second: f64) -> Value {
+        self.of(limit).map_or(Value::Null, |limit| json!(100.0 * per_second / limit))
+    }
+
+    fn with(&self, limit: Limit, threads: Threads) -> Option<f64> {
+        let found = self.measured.iter().find(|(l, t, _)| (*l, *t) == (limit, threads));
+        found.and_then(|(_, _, per_second)| *per_second)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let giga = |limit, threads| self.with(limit, threads).map(|x| x / 1e9);
+        let entry = |limit: Limit| {
+            let value =
+                json!({"one_thread": giga(limit, Threads::One), "all_threads": giga(limit, Threads::All)});
+            (limit.name().to_owned(), value)
+        };
+        let mut object: serde_json::Map<String, Value> = Limit::ALL.into_iter().map(entry).collect();
+        object.insert("unit".into(), json!("10^9 bytes or operations a second"));
+        object.insert("threads".into(), json!(pool::threads()));
+        object.insert("instructions".into(), json!(Isa::current().name()));
+        object.insert("processor".into(), json!(peak::processor_name()));
+        object.into()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut out = format!(
+            "machine: {}, {} threads, {}\n",
+            peak::processor_name().unwrap_or_else(|| "unknown processor".to_owned()),
+            pool::threads(),
+            Isa::current()
+        );
+        for limit in Limit::ALL {
+            let unit = if limit == Limit::Read { "GB/s, in order, huge pages" } else { "GFLOP/s or GOP/s" };
+            let giga =
+                |threads| self.with(limit, threads).map_or("none".to_owned(), |x| format!("{:.1}", x / 1e9));
+            out += &format!(
+                "limit {:5} {:>7} with one thread, {:>7} with all ({unit})\n",
+                limit.name(),
+                giga(Threads::One),
+                giga(Threads::All)
+            );
+        }
+        out
+    }
+}

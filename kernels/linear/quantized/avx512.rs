@@ -1,0 +1,267 @@
+//! AVX-512 with VNNI: sixteen rows to a vector, four features to a lane, 64 products per instruction.
+//!
+//! A tile of six tokens keeps 12 integer and 12 float accumulators in registers. Per group the unit that multiplies
+//! is busy with 8 dot products and 2 scalings for each pair of accumulators, so four fifths of the peak are the most
+//! that groups of 32 allow.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{
+    Scheme,
+    format::{FIRST_SCALE, GROUP, HEADER, NARROW_BLOCK, PANEL, WIDE_BLOCK},
+    sums::Tile,
+};
+
+/// How far ahead of the arithmetic weights are asked for, in bytes.
+const AHEAD: usize = 4096;
+/// Up to so many tokens asymmetric codes are unpacked with fewer instructions, at the price of one more for each token.
+const LEAN: usize = 2;
+
+const INT8: u8 = 0;
+const SYMMETRIC: u8 = 1;
+const ASYMMETRIC: u8 = 2;
+
+/// What a kernel reads and writes.
+#[derive(Clone, Copy)]
+struct Pointers {
+    blocks: *const u8,
+    groups: usize,
+    codes: *const i8,
+    code_stride: usize,
+    scales: *const f32,
+    starts: *const i32,
+    scale_stride: usize,
+    sums: *mut f32,
+}
+
+/// See [`super::sums::add`].
+///
+/// # Safety
+/// The processor has the instructions, and lengths have been checked.
+pub(super) unsafe fn add(tile: &mut Tile<'_>) {
+    let a = &tile.activations;
+    let first = tile.first_token * a.groups + tile.first_group;
+    let codes = &a.codes[tile.first_token * a.code_stride + tile.first_group * GROUP..];
+    let p = Pointers {
+        blocks: tile.blocks.as_ptr(),
+        groups: tile.groups(),
+        codes: codes.as_ptr(),
+        code_stride: a.code_stride,
+        scales: a.scales[first..].as_ptr(),
+        starts: a.starts[first..].as_ptr(),
+        scale_stride: a.groups,
+        sums: tile.sums.as_mut_ptr().cast(),
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        match tile.scheme {
+            Scheme::Int8 => add_tokens::<INT8>(tile.sums.len(), p),
+            Scheme::Int4Symmetric => add_tokens::<SYMMETRIC>(tile.sums.len(), p),
+            Scheme::Int4Asymmetric => add_tokens::<ASYMMETRIC>(tile.sums.len(), p),
+        }
+    }
+}
+
+unsafe fn add_tokens<const SCHEME: u8>(tokens: usize, p: Pointers) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match tokens {
+            1 => kernel::<SCHEME, 1>(p),
+            2 => kernel::<SCHEME, 2>(p),
+            3 => kernel::<SCHEME, 3>(p),
+            4 => kernel::<SCHEME, 4>(p),
+            5 => kernel::<SCHEME, 5>(p),
+            6 => kernel::<SCHEME, 6>(p),
+            _ => {}
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
+    let block_bytes = if SCHEME == INT8 { WIDE_BLOCK } else { NARROW_BLOCK };
+    // SAFETY: all reads lie within the blocks, the tokens' codes, scales and starts, all writes within the sums, whose
+    // lengths the caller has checked.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; T];
+        for (t, sums) in sums.iter_mut().enumerate() {
+            *sums = [_mm512_loadu_ps(p.sums.add(t * PANEL)), _mm512_loadu_ps(p.sums.add(t * PANEL + 16))];
+        }
+        for group in 0..p.groups {
+            let block = p.blocks.add(group * block_bytes);
+            // Where there is much to compute for each byte, the processor reads ahead too little by itself. Elsewhere
+            // it was measured to read faster when left alone.
+            if SCHEME != INT8 && T > 1 {
+                for line in 0..block_bytes / 64 {
+                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast());
+                }
+            }
+            let header = _mm512_loadu_si512(block.cast());
+            let mut scales = scales::<SCHEME>(header);
+            let mut dots = [[_mm512_setzero_si512(); 2]; T];
+            for (t, dots) in dots.iter_mut().enumerate() {
+                *dots = [_mm512_set1_epi32(*p.starts.add(t * p.scale_stride + group)); 2];
+            }
+            let x = p.codes.add(group * GROUP);
+            if SCHEME == SYMMETRIC || SCHEME == ASYMMETRIC && T <= LEAN {
+                // Codes are unpacked to `16 q`, all products to twice what they are elsewhere.
+                let scale = |x| _mm512_mul_ps(x, _mm512_set1_ps(0.5));
+                scales = [scale(scales[0]), scale(scales[1])];
+                if SCHEME == ASYMMETRIC {
+                    let zeros = doubled_zeros(header);
+                    for (t, dots) in dots.iter_mut().enumerate() {
+                        // A start is -128 times the sum of codes, which fits in 16 bits.
+                        let sum = *p.starts.add(t * p.scale_stride + group) >> 7;
+                        let sum = _mm512_set1_epi32(sum & 0xffff);
+                        let none = _mm512_setzero_si512();
+                        *dots = zeros.map(|zero| _mm512_dpwssd_epi32(none, zero, sum));
+                    }
+                }
+                let mask = _mm512_set1_epi8(0xf0_u8 as i8);
+                for quad in 0..GROUP / 8 {
+                    let w = block.add(HEADER + quad * 4 * PANEL);
+                    let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                    let low = |w| _mm512_and_si512(_mm512_slli_epi16::<4>(w), mask);
+                    multiply([low(w[0]), low(w[1])], x.add(quad * 4), p.code_stride, &mut dots);
+                    let high = |w| _mm512_and_si512(w, mask);
+                    let x = x.add(GROUP / 2 + quad * 4);
+                    multiply([high(w[0]), high(w[1])], x, p.code_stride, &mut dots);
+                }
+            } else if SCHEME == INT8 {
+                for quad in 0..GROUP / 4 {
+                    let w = block.add(HEADER + quad * 4 * PANEL);
+                    let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                    multiply(w, x.add(quad * 4), p.code_stride, &mut dots);
+                }
+            } else {
+                let bases = bases::<SCHEME>(header);
+                for quad in 0..GROUP / 8 {
+                    let w = block.add(HEADER + quad * 4 * PANEL);
+                    let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                    let (low, high) = widen(w, bases);
+                    multiply(low, x.add(quad * 4), p.code_stride, &mut dots);
+                    multiply(high, x.add(GROUP / 2 + quad * 4), p.code_stride, &mut dots);
+                }
+            }
+            for (t, (sums, dots)) in sums.iter_mut().zip(&dots).enumerate() {
+                let x_scale = _mm512_set1_ps(*p.scales.add(t * p.scale_stride + group));
+                for half in 0..2 {
+                    let scale = _mm512_mul_ps(scales[half], x_scale);
+                    sums[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[half]), scale, sums[half]);
+                }
+            }
+        }
+        for (t, sums) in sums.iter().enumerate() {
+            _mm512_storeu_ps(p.sums.add(t * PANEL), sums[0]);
+            _mm512_storeu_ps(p.sums.add(t * PANEL + 16), sums[1]);
+        }
+    }
+}
+
+/// Four features of 32 rows times `T` tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn multiply<const T: usize>(
+    w: [__m512i; 2],
+    x: *const i8,
+    code_stride: usize,
+    dots: &mut [[__m512i; 2]; T],
+) {
+    for (t, dots) in dots.iter_mut().enumerate() {
+        // SAFETY: the caller's promise: four codes of each token.
+        let x = unsafe { _mm512_set1_epi32(x.add(t * code_stride).cast::<i32>().read_unaligned()) };
+        *dots = [_mm512_dpbusd_epi32(dots[0], w[0], x), _mm512_dpbusd_epi32(dots[1], w[1], x)];
+    }
+}
+
+/// The scales of both halves of a panel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn scales<const SCHEME: u8>(header: __m512i) -> [__m512; 2] {
+    let low = _mm512_slli_epi32::<16>(header);
+    if SCHEME == ASYMMETRIC {
+        let mask = _mm512_set1_epi32(0xff80_0000_u32 as i32);
+        let first = _mm512_set1_epi32((FIRST_SCALE << 19) as i32);
+        let nine_bits = |x| _mm512_add_epi32(_mm512_srli_epi32::<4>(_mm512_and_si512(x, mask)), first);
+        [_mm512_castsi512_ps(nine_bits(low)), _mm512_castsi512_ps(nine_bits(header))]
+    } else {
+        let high = _mm512_and_si512(header, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+    }
+}
+
+/// Twice the zero points, as whole numbers of 16 bits below others that are zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn doubled_zeros(header: __m512i) -> [__m512i; 2] {
+    let mask = _mm512_set1_epi32(0xfe);
+    let doubled = |x| _mm512_and_si512(x, mask);
+    [doubled(_mm512_slli_epi32::<1>(header)), doubled(_mm512_srli_epi32::<15>(header))]
+}
+
+/// What is added to eight times a four-bit code, four times for each row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn bases<const SCHEME: u8>(header: __m512i) -> [__m512i; 2] {
+    if SCHEME == SYMMETRIC {
+        return [_mm512_set1_epi8(64); 2];
+    }
+    let zero = _mm512_and_si512(header, _mm512_set1_epi32(0x007f_007f));
+    let base = _mm512_sub_epi8(_mm512_set1_epi8(-128), zero);
+    let low = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0));
+    let high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
+    [_mm512_shuffle_epi8(base, low), _mm512_shuffle_epi8(base, high)]
+}
+
+/// The codes in the lower and in the upper halves of bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn widen(w: [__m512i; 2], bases: [__m512i; 2]) -> ([__m512i; 2], [__m512i; 2]) {
+    let mask = _mm512_set1_epi8(0x78);
+    let low = |i: usize| _mm512_add_epi8(_mm512_and_si512(_mm512_slli_epi16::<3>(w[i]), mask), bases[i]);
+    let high = |i: usize| _mm512_add_epi8(_mm512_and_si512(_mm512_srli_epi16::<1>(w[i]), mask), bases[i]);
+    ([low(0), low(1)], [high(0), high(1)])
+}
+
+/// See [`super::sums::unpack`].
+///
+/// # Safety
+/// The processor has the instructions, and lengths have been checked.
+pub(super) unsafe fn unpack(scheme: Scheme, narrow: &[u8], wide: &mut [u8]) {
+    let blocks = narrow.len() / NARROW_BLOCK;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match scheme {
+            Scheme::Int8 => {}
+            Scheme::Int4Symmetric => unpack_blocks::<SYMMETRIC>(narrow.as_ptr(), wide.as_mut_ptr(), blocks),
+            Scheme::Int4Asymmetric => unpack_blocks::<ASYMMETRIC>(narrow.as_ptr(), wide.as_mut_ptr(), blocks),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn unpack_blocks<const SCHEME: u8>(narrow: *const u8, wide: *mut u8, blocks: usize) {
+    for block in 0..blocks {
+        // SAFETY: there are as many blocks on both sides, which the caller has checked.
+        unsafe {
+            let (narrow, wide) = (narrow.add(block * NARROW_BLOCK), wide.add(block * WIDE_BLOCK));
+            let header = _mm512_loadu_si512(narrow.cast());
+            let [low, high] = scales::<SCHEME>(header);
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(low));
+            _mm512_storeu_si512(wide.cast(), _mm512_or_si512(low, _mm512_castps_si512(high)));
+            let bases = bases::<SCHEME>(header);
+            let (narrow, wide) = (narrow.add(HEADER), wide.add(HEADER));
+            for quad in 0..GROUP / 8 {
+                let w = narrow.add(quad * 128);
+                let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                let (low, high) = widen(w, bases);
+                _mm512_storeu_si512(wide.add(quad * 128).cast(), low[0]);
+                _mm512_storeu_si512(wide.add(quad * 128 + 64).cast(), low[1]);
+                _mm512_storeu_si512(wide.add(512 + quad * 128).cast(), high[0]);
+                _mm512_storeu_si512(wide.add(512 + quad * 128 + 64).cast(), high[1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What happens to a panel's finished sums: bias, residual, SwiGLU. The same operations in the same order on every
+//! processor.
+
+#![allow(unsafe_code)]
+
+use super::sums::Sums;
+use crate::{
+    linear::product::{Finish, PANEL},
+    processor::Isa,
+};
+
+/// Finishes one token's `sums` with the panel's `bias` (zeros where there is none) into `y`: its outputs of this
+/// panel, 32, or 16 for SwiGLU, or fewer in the last panel.
+pub(super) fn finish(isa: Isa, finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
+    match isa {
+        // SAFETY: an `Isa` other than the portable one comes from detecting it.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { finish_avx512(finish, sums, bias, y) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { finish_avx2(finish, sums, bias, y) },
+        _ => finish_any(finish, sums, bias, y),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn finish_avx512(finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
+    finish_any(finish, sums, bias, y);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn finish_avx2(finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
+    finish_any(finish, sums, bias, y);
+}
+
+#[inline(always)]
+fn finish_any(finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
+    let mut value = [0.0f32; PANEL];
+    for i in 0..PANEL {
+        value[i] = sums.0[i] + bias[i];
+    }
+    match finish {
+        Finish::Store => y.copy_from_slice(&value[..y.len()]),
+        Finish::Add => y.iter_mut().zip(value).for_each(|(y, value)| *y += value),
+        Finish::SwiGlu => {
+            let mut product = [0.0f32; PANEL / 2];
+            for i in 0..PANEL / 2 {
+                let gate = value[i];
+                product[i] = gate / (1.0 + exp(-gate)) * value[PANEL / 2 + i];
+            }
+            y.copy_from_slice(&product[..y.len()]);
+        }
+    }
+}
+
+/// The exponential function within 2 units in the last place, from 2^-126 to 2^127; what is beyond gives those.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    /// Adding this leaves a rounded whole number in the lower bits.
+    const SHIFT: f32 = 12_582_912.0;
+    /// The logarithm of 2, the part of it with few digits, and the rest.
+    const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+    let x = if x > 88.0 { 88.0 } else { x };
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    let r = x - n * LN_2.0 - n * LN_2.1;
+    // Taylor's coefficients; |r| is at most 0.35, so the first one left out is below 2^-26.
+    let p = 1.0 / 5040.0;
+    let p = p * r + 1.0 / 720.0;
+    let p = p * r + 1.0 / 120.0;
+    let p = p * r + 1.0 / 24.0;
+    let p = p * r + 1.0 / 6.0;
+    let p = p * r + 0.5;
+    let p = p * r + 1.0;
+    let p = p * r + 1.0;
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_the_last_places() {
+        for i in -8700..=8800 {
+            let x = i as f32 * 0.01 + 0.003;
+            let x = x.clamp(-87.0, 88.0);
+            let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found / expected - 1.0).abs() < 3e-7, "exp({x}) is {found}, expected {expected}");
+        }
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(f32::INFINITY).is_finite());
+        assert_eq!(exp(0.0), 1.0);
+    }
+}

@@ -1,0 +1,155 @@
+//! A product cut into tasks: token blocks times panels, each panel's features in blocks that stay in the first-level
+//! cache while all tokens of the task pass over them.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use super::{
+    PackedInt, Scheme,
+    activations::{Activations, Codes},
+    finish::finish,
+    format::{PANEL, WIDE_BLOCK},
+    sums::{self, Sums, Tile},
+};
+use crate::{
+    linear::product::{Finish, Product},
+    pool::{self, SharedSlice},
+    processor::Isa,
+};
+
+/// Tokens of a task at most: with 2048 features their codes fill half of the second-level cache.
+const BLOCK_TOKENS: usize = 258;
+/// Groups that are multiplied at a time: 32 KiB of codes.
+const BLOCK_GROUPS: usize = 32;
+/// Tasks for each thread when there are few tokens: enough to even out, few enough to read long streams.
+const FEW_TASKS: usize = 8;
+
+/// What a thread keeps from one product to the next.
+#[derive(Default)]
+struct Scratch {
+    sums: Vec<Sums>,
+    /// Unpacked blocks, in cache lines.
+    wide: Vec<Line>,
+}
+
+/// Its bytes are read and written through pointers.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
+thread_local! {
+    static ACTIVATIONS: RefCell<Activations> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Carries out `p`, whose shapes [`PackedInt::multiply`] has checked.
+pub(super) fn multiply(isa: Isa, weight: &PackedInt, p: Product<'_>) {
+    if p.tokens == 0 || weight.rows() == 0 {
+        return;
+    }
+    ACTIVATIONS.with_borrow_mut(|activations| {
+        activations.quantize(isa, p.x, p.tokens, p.features);
+        let width = p.y.len() / p.tokens;
+        let job = Job {
+            isa,
+            weight,
+            activations: activations.codes(),
+            bias: p.bias,
+            finish: p.finish,
+            y: SharedSlice::new(p.y),
+            width,
+        };
+        job.run(p.tokens);
+    });
+}
+
+/// A product whose activations are quantized.
+struct Job<'a> {
+    isa: Isa,
+    weight: &'a PackedInt,
+    activations: Codes<'a>,
+    bias: Option<&'a [f32]>,
+    finish: Finish,
+    y: SharedSlice<'a, f32>,
+    /// Elements of a row of `y`.
+    width: usize,
+}
+
+impl Job<'_> {
+    fn run(&self, tokens: usize) {
+        let panels = self.weight.rows().div_ceil(PANEL);
+        let tile = sums::tokens(self.isa);
+        // Blocks of nearly equal size, of whole tiles.
+        let blocks = tokens.div_ceil(BLOCK_TOKENS);
+        let block = tokens.div_ceil(blocks).next_multiple_of(tile);
+        let blocks = tokens.div_ceil(block);
+        let few = blocks == 1 && tokens <= 16;
+        let parts = if few { panels.min(FEW_TASKS * pool::threads()) } else { panels };
+        pool::run(blocks * parts, |task| {
+            let (part, first) = (task % parts, task / parts * block);
+            SCRATCH.with_borrow_mut(|scratch| {
+                for panel in panels * part / parts..panels * (part + 1) / parts {
+                    self.panel(panel, first, block.min(tokens - first), scratch);
+                }
+            });
+        });
+    }
+
+    /// One panel times tokens `first..first + tokens`.
+    fn panel(&self, panel: usize, first: usize, tokens: usize, scratch: &mut Scratch) {
+        let Scratch { sums, wide } = scratch;
+        sums.clear();
+        sums.resize(tokens, Sums([0.0; PANEL]));
+        let tile_tokens = sums::tokens(self.isa);
+        let alone = tokens <= tile_tokens;
+        let scheme = self.weight.scheme();
+        let unpacks = scheme != Scheme::Int8 && !(alone && sums::takes_narrow(self.isa));
+        let groups = self.activations.groups;
+        let step = if alone && !unpacks { groups.max(1) } else { BLOCK_GROUPS };
+        let panel_blocks = self.weight.panel(panel);
+        for first_group in (0..groups).step_by(step) {
+            let count = step.min(groups - first_group);
+            let mut blocks = &panel_blocks[first_group * scheme.block()..][..count * scheme.block()];
+            if unpacks {
+                wide.resize(BLOCK_GROUPS * WIDE_BLOCK / 64, Line([0; 64]));
+                let wide = &mut lines_as_bytes(wide)[..count * WIDE_BLOCK];
+                sums::unpack(self.isa, scheme, blocks, wide);
+                blocks = wide;
+            }
+            for (i, sums) in sums.chunks_mut(tile_tokens).enumerate() {
+                let mut tile = Tile {
+                    scheme: if unpacks { Scheme::Int8 } else { scheme },
+                    blocks,
+                    activations: self.activations,
+                    first_token: first + i * tile_tokens,
+                    first_group,
+                    sums,
+                };
+                sums::add(self.isa, &mut tile);
+            }
+        }
+        self.finish(panel, first, sums);
+    }
+
+    fn finish(&self, panel: usize, first: usize, sums: &[Sums]) {
+        let outputs = if self.finish == Finish::SwiGlu { PANEL / 2 } else { PANEL };
+        let start = panel * outputs;
+        let count = outputs.min(self.width - start);
+        let mut bias = [0.0; PANEL];
+        if let Some(all) = self.bias {
+            let part = &all[panel * PANEL..all.len().min((panel + 1) * PANEL)];
+            bias[..part.len()].copy_from_slice(part);
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            // SAFETY: each panel and token is finished once, and these are its elements alone.
+            let y = unsafe { self.y.part((first + i) * self.width + start, count) };
+            finish(self.isa, self.finish, sums, &bias, y);
+        }
+    }
+}
+
+fn lines_as_bytes(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: a line is 64 bytes without padding, and the length is the same memory's.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), std::mem::size_of_val(lines)) }
+}

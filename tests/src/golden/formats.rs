@@ -1,0 +1,101 @@
+//! How far the logits move when weights are held in narrower types: the golden conversations, with the golden tokens
+//! forced, through the same checkpoint in each format.
+
+use std::fmt;
+
+use ocellus_engine::{Formats, WeightFormat};
+
+use super::{
+    Folder,
+    images::{Images, Steps},
+    model::{ModelGolden, answer},
+};
+
+/// What one format does to one folder's conversations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Divergence {
+    steps: usize,
+    logits: usize,
+    sum_of_differences: f64,
+    sum_of_divergences: f64,
+    same_choices: usize,
+}
+
+impl Divergence {
+    /// The mean difference of a logit from its value in f32.
+    pub fn mean_difference(&self) -> f64 {
+        self.sum_of_differences / self.logits.max(1) as f64
+    }
+
+    /// The mean Kullback-Leibler divergence of a step's distribution from the one in f32, in nats.
+    pub fn mean_kl(&self) -> f64 {
+        self.sum_of_divergences / self.steps.max(1) as f64
+    }
+
+    /// The share of steps whose likeliest token is the same.
+    pub fn agreement(&self) -> f64 {
+        self.same_choices as f64 / self.steps.max(1) as f64
+    }
+
+    /// How many steps were compared.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Counts one step in: its logits in f32, and in the format.
+    pub fn add(&mut self, exact: &[f32], found: &[f32]) {
+        self.steps += 1;
+        self.logits += exact.len();
+        self.sum_of_differences +=
+            exact.iter().zip(found).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        let (p, q) = (log_softmax(exact), log_softmax(found));
+        self.sum_of_divergences += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        self.same_choices += usize::from(largest(exact) == largest(found));
+    }
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "mean |logit difference| {:.3e}, mean KL {:.3e} nats, same choice {:.1} % of {} steps",
+            self.mean_difference(),
+            self.mean_kl(),
+            100.0 * self.agreement(),
+            self.steps
+        )
+    }
+}
+
+/// The divergence of `format`, over all checkpoints of a folder, and all steps of their conversations.
+///
+/// # Errors
+/// When a file can't be read or a checkpoint not be loaded.
+pub fn divergence(folder: &Folder, format: WeightFormat) -> anyhow::Result<Divergence> {
+    let images = Images::read(folder)?;
+    let mut divergence = Divergence::default();
+    for name in folder.model_names()? {
+        let golden = ModelGolden::read(folder, &name)?;
+        let exact = golden.open()?;
+        let narrow = golden.open_as(Formats { decoder: format, tower: None })?;
+        for case in golden.cases() {
+            let inputs = golden.inputs(case, &exact, images.as_ref(), &Steps::default())?;
+            let forced = golden.generated(case)?;
+            let (expected, found) = (answer(&exact, &inputs, forced)?, answer(&narrow, &inputs, forced)?);
+            for (expected, found) in expected.logits.iter().zip(&found.logits) {
+                divergence.add(expected, found);
+            }
+        }
+    }
+    Ok(divergence)
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
+    logits.iter().map(|&l| f64::from(l - most) - sum.ln()).collect()
+}
+
+fn largest(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+}
