@@ -14,31 +14,49 @@ use crate::{
 pub struct HostBytes {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
     range: Range<usize>,
-    releases: Option<Arc<dyn Release>>,
+    backing: Option<Arc<dyn Backing>>,
 }
 
-/// Memory whose pages can be given back to the system although it stays readable, such as a mapped file.
-pub trait Release: Send + Sync {
-    /// Says that bytes `range` are not needed soon. Reading them again is slow but right.
+/// What lies behind memory that a system fills page by page, such as a mapped file.
+pub trait Backing: Send + Sync {
+    /// Says that bytes `range` are not needed soon: their pages can be given back. Reading them again is slow but
+    /// right.
     fn release(&self, range: Range<usize>);
+
+    /// Copies the bytes from `start` on to `to` without touching their pages, each of which would be a fault. Says
+    /// whether it did; if not, `to` holds anything.
+    fn read(&self, start: usize, to: &mut [u8]) -> bool;
 }
 
 impl HostBytes {
     /// All bytes of `owner`. The owner must give the same bytes at each call of `as_ref`.
     pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
         let range = 0..owner.as_ref().as_ref().len();
-        Self { owner, range, releases: None }
+        Self { owner, range, backing: None }
     }
 
-    /// The same bytes, whose pages `owner` can give back; it counts from their first byte.
-    pub fn with_release(self, owner: Arc<dyn Release>) -> Self {
-        Self { releases: Some(owner), ..self }
+    /// The same bytes with what lies behind them; it counts from their first byte.
+    pub fn with_backing(self, backing: Arc<dyn Backing>) -> Self {
+        Self { backing: Some(backing), ..self }
+    }
+
+    /// Copies the bytes from `start` on to `to`: past the map where that is possible, which is faster for what is read
+    /// once.
+    ///
+    /// # Panics
+    /// When they reach outside.
+    pub(crate) fn copy_to(&self, start: usize, to: &mut [u8]) {
+        let bytes = &self.as_ref()[start..start + to.len()];
+        let read = self.backing.as_ref().is_some_and(|backing| backing.read(self.range.start + start, to));
+        if !read {
+            to.copy_from_slice(bytes);
+        }
     }
 
     /// Gives the pages of these bytes back where that is possible: they were copied to where they are used.
     pub fn release(&self) {
-        if let Some(owner) = &self.releases {
-            owner.release(self.range.clone());
+        if let Some(backing) = &self.backing {
+            backing.release(self.range.clone());
         }
     }
 
@@ -48,7 +66,7 @@ impl HostBytes {
             return None;
         }
         let range = self.range.start + range.start..self.range.start + range.end;
-        Some(Self { owner: self.owner.clone(), range, releases: self.releases.clone() })
+        Some(Self { owner: self.owner.clone(), range, backing: self.backing.clone() })
     }
 }
 

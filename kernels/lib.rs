@@ -24,6 +24,8 @@ pub mod gelu;
 mod host_bytes;
 pub mod kv_cache;
 pub mod linear;
+#[cfg(target_arch = "x86_64")]
+mod opaque;
 mod pages;
 pub mod peak;
 pub mod pool;
@@ -44,6 +46,6 @@ pub use allocator::return_freed_memory;
 pub use buffer::release_idle_buffers;
 pub use device::{Device, Precision};
 pub use error::{Error, Result};
-pub use host_bytes::{HostBytes, HostElements, HostMatrix, Release};
+pub use host_bytes::{Backing, HostBytes, HostElements, HostMatrix};
 pub(crate) use tensor::Storage;
 pub use tensor::{DType, Tensor};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Error, Result,
+    Error, HostBytes, Result,
     pool::{self, SharedSlice},
 };
 
@@ -99,14 +99,15 @@ impl Frozen {
     ///
     /// # Errors
     /// As [`Block::zeros`].
-    pub(crate) fn copy_of(bytes: &[u8], what: &'static str) -> Result<Self> {
+    pub(crate) fn copy_of(bytes: &HostBytes, what: &'static str) -> Result<Self> {
         const PIECE: usize = 4 << 20;
-        let mut block = Block::zeros(bytes.len(), what)?;
+        let len = bytes.as_ref().len();
+        let mut block = Block::zeros(len, what)?;
         let to = SharedSlice::new(block.as_mut_slice());
-        pool::run(bytes.len().div_ceil(PIECE), |piece| {
-            let from = &bytes[piece * PIECE..bytes.len().min((piece + 1) * PIECE)];
+        pool::run(len.div_ceil(PIECE), |piece| {
+            let start = piece * PIECE;
             // SAFETY: each task has a piece of its own.
-            unsafe { to.part(piece * PIECE, from.len()) }.copy_from_slice(from);
+            bytes.copy_to(start, unsafe { to.part(start, PIECE.min(len - start)) });
         });
         Ok(block.freeze())
     }

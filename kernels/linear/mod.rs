@@ -137,7 +137,7 @@ impl Weight {
             Order::Stacked => rows,
             Order::Interleaved => (rows / 2).div_ceil(GROUP_ROWS).saturating_mul(PANEL),
         };
-        let frozen = pages::Frozen::copy_of(bytes.as_ref(), "packed weights")?;
+        let frozen = pages::Frozen::copy_of(bytes, "packed weights")?;
         let storage = match format {
             Format::Exact => return Err(argument(OP, "format", format, "a packed one")),
             Format::Bf16 => WeightStorage::Bf16(PackedBf16::from_bytes(packed_rows, cols, frozen)?),

@@ -29,6 +29,10 @@ pub(crate) struct ModelArguments {
     /// for, at most 32768].
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
+    /// Requests that are answered side by side, as far as the context has room for their prompts and longest answers;
+    /// others wait. With weights in f32 it is one.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: u16,
 }
 
 impl ModelArguments {
@@ -51,6 +55,7 @@ impl ModelArguments {
             device: self.device.clone(),
             formats: Formats { decoder: self.weights, tower: self.vision_weights },
             context_tokens: self.context,
+            parallel: usize::from(self.parallel),
             ..Options::default()
         };
         // A hidden bar, as on a pipe or in a log file, writes nothing.

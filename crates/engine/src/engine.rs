@@ -18,7 +18,7 @@ use ocellus_weights::Source;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Error, Event, Formats, Load, LoadError, Model, Part, Progress, Request, Sampling, Started,
+    Error, Event, Formats, Load, LoadError, Model, Part, Progress, Request, Sampling, Started, WeightFormat,
     load::LoadCounters,
     prepare::{Bounds, Prepared},
     runner::{self, Job, RunnerOptions},
@@ -61,8 +61,13 @@ pub struct Options {
     pub media_budget: Budget,
     /// Requests that may wait before further ones are refused.
     pub queue_limit: usize,
+    /// Requests that are computed side by side; with weights in f32 it is one, so that its numbers are the same alone
+    /// and in company.
+    pub parallel: usize,
     /// Prompt tokens that are computed at a time.
     pub prefill_chunk: usize,
+    /// The same while answers are being written, which wait as long for their next token.
+    pub prefill_chunk_beside_answers: usize,
 }
 
 impl Default for Options {
@@ -73,7 +78,9 @@ impl Default for Options {
             context_tokens: None,
             media_budget: Budget::default(),
             queue_limit: 64,
+            parallel: 8,
             prefill_chunk: 1024,
+            prefill_chunk_beside_answers: 128,
         }
     }
 }
@@ -158,6 +165,9 @@ impl Engine {
             block_size: BLOCK_SIZE,
             context_tokens: wanted,
             prefill_chunk: options.prefill_chunk.max(1),
+            prefill_chunk_beside_answers: options.prefill_chunk_beside_answers.max(1),
+            // Sums in f32 are cut by their size, so what is computed beside a request would show in its last digits.
+            parallel: if model.formats.decoder == WeightFormat::F32 { 1 } else { options.parallel.max(1) },
             queue_limit: options.queue_limit,
             load: Arc::new(LoadCounters::new(wanted.div_ceil(BLOCK_SIZE))),
         };

@@ -2,6 +2,7 @@
 //! and every token's position. Runs on threads of its own, so that a large picture holds up nobody's answer.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +27,7 @@ pub(crate) struct Prepared {
     pub(crate) prompt: Prompt,
     pub(crate) positions: Positions,
     /// One for each picture and clip, in the order of the prompt.
-    pub(crate) patches: Vec<Patches>,
+    pub(crate) patches: VecDeque<Patches>,
     pub(crate) sizes: Vec<MediaSize>,
     pub(crate) decode_images: Duration,
     /// What the answer has to be.

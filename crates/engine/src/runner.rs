@@ -1,16 +1,19 @@
-//! The thread that owns the device: it takes prepared requests, lets the scheduler choose, computes a step,
-//! samples, and tells each caller what is new. Nobody else touches the models' cache.
+//! The thread that owns the device: it takes prepared requests, lets the scheduler choose, computes a step of all
+//! sequences that take part at once, samples, and tells each caller what is new. Nobody else touches the models' cache.
+//!
+//! Pictures are embedded between steps, one block of the tower at a time, so that answers go on meanwhile.
 
 use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ocellus_decoder::{Batch, KvCache, Sequence};
 use ocellus_kernels::{Tensor, rows};
+use ocellus_vision_encoder::Encoding;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
@@ -56,6 +59,8 @@ pub(crate) struct RunnerOptions {
     pub(crate) block_size: usize,
     pub(crate) context_tokens: usize,
     pub(crate) prefill_chunk: usize,
+    pub(crate) prefill_chunk_beside_answers: usize,
+    pub(crate) parallel: usize,
     pub(crate) queue_limit: usize,
     pub(crate) load: Arc<LoadCounters>,
 }
@@ -70,8 +75,9 @@ pub(crate) fn start(model: Arc<Model>, options: &RunnerOptions) -> Result<mpsc::
         .ok_or_else(|| LoadError::Contradiction(format!("{} cache blocks are too many", options.blocks)))?;
     let limits = SchedulerLimits {
         max_waiting: options.queue_limit.max(1),
-        max_running: 1,
+        max_running: options.parallel,
         max_step_tokens: options.prefill_chunk,
+        max_prompt_tokens_beside_answers: options.prefill_chunk_beside_answers,
     };
     let (sender, jobs) = mpsc::channel();
     let mut runner = Runner {
@@ -116,7 +122,11 @@ struct Active {
     span: tracing::Span,
     /// Given back when the sequence runs for the first time.
     waiting: Option<Waiting>,
-    /// The embeddings of all pictures and clips; there from the first step to the end of the prompt.
+    /// Pictures and clips that are embedded already, in their order.
+    embedded: Vec<Tensor>,
+    /// The one that is being embedded.
+    encoding: Option<Encoding>,
+    /// The embeddings of all pictures and clips; there from the last of them to the end of the prompt.
     media: Option<Tensor>,
     /// Prompt and answer.
     ids: Vec<u32>,
@@ -156,20 +166,55 @@ impl Runner {
                 self.admit(job);
             }
             self.drop_cancelled();
-            let plan = self.scheduler.plan();
+            let encoding = self.encode();
+            let running = &self.running;
+            let plan = self.scheduler.plan(|id| running.get(&id).is_some_and(Active::is_ready));
             if plan.steps.is_empty() {
                 // Every sequence fits into the empty cache, so something runs unless nothing is there.
-                self.fail_all(&Error::Internal("nothing can run although requests wait".to_owned()));
+                if !encoding && !self.running.is_empty() {
+                    self.fail_all(&Error::Internal("nothing can run although requests wait".to_owned()));
+                }
                 continue;
             }
-            // One sequence after another: a fault in one must not fail the others.
             self.publish_load();
-            for step in &plan.steps {
-                let span = self.running.get(&step.sequence).map(|active| active.span.clone());
-                let _entered = span.as_ref().map(tracing::Span::enter);
-                if let Err(error) = contained(|| self.step(step)) {
-                    self.fail(step.sequence, error);
-                }
+            self.compute(&plan.steps);
+        }
+    }
+
+    /// Embeds a piece of the oldest picture that is not embedded yet. Whether there was one.
+    fn encode(&mut self) -> bool {
+        let Self { model, scheduler, running, .. } = self;
+        scheduler.admit();
+        let wants = |id: &SequenceId| running.get(id).is_some_and(|active| !active.is_ready());
+        let Some(id) = scheduler.running().find(wants) else { return false };
+        let Some(active) = running.get_mut(&id) else { return false };
+        let span = active.span.clone();
+        let _entered = span.enter();
+        if let Err(error) = contained(|| active.encode(model)) {
+            self.fail(id, error);
+        }
+        true
+    }
+
+    /// Computes steps of different sequences at once. A fault must not fail the others: after one, each is computed
+    /// alone, which writes the same places of the cache again.
+    fn compute(&mut self, steps: &[Step]) {
+        let alone = |step: &Step, running: &HashMap<SequenceId, Active>| {
+            running.get(&step.sequence).map(|active| active.span.clone())
+        };
+        // A step of one sequence is logged under its request.
+        let span = if let [step] = steps { alone(step, &self.running) } else { None };
+        let entered = span.as_ref().map(tracing::Span::enter);
+        let Err(error) = contained(|| self.step(steps)) else { return };
+        drop(entered);
+        if let [step] = steps {
+            return self.fail(step.sequence, error);
+        }
+        for step in steps {
+            let span = alone(step, &self.running);
+            let _entered = span.as_ref().map(tracing::Span::enter);
+            if let Err(error) = contained(|| self.step(std::slice::from_ref(step))) {
+                self.fail(step.sequence, error);
             }
         }
     }
@@ -214,6 +259,8 @@ impl Runner {
             ids: prepared.prompt.ids.clone(),
             timings: Timings { decode_images: prepared.decode_images, ..Timings::default() },
             waiting: Some(waiting),
+            embedded: Vec::new(),
+            encoding: None,
             media: None,
             logprobs: VecDeque::new(),
             held_bytes: 0,
@@ -240,43 +287,66 @@ impl Runner {
         }
     }
 
-    /// Computes some tokens of one sequence, and samples where its end is reached.
-    fn step(&mut self, step: &Step) -> Result<(), Error> {
-        let Self { model, cache, scheduler, running, load, .. } = self;
-        let Some(active) = running.get_mut(&step.sequence) else {
-            return Err(Error::Internal("a step was planned for an unknown sequence".to_owned()));
-        };
-        active.begin(model)?;
+    /// Computes some tokens of each sequence, and samples where its end is reached. When it fails, nothing was
+    /// recorded: the same steps can be computed again.
+    fn step(&mut self, steps: &[Step]) -> Result<(), Error> {
         let computing = Instant::now();
-        let end = step.start + step.n_tokens;
-        let embeddings = active.embeddings(model, step.start, end)?;
-        let positions: Vec<[u32; 3]> = (step.start..end).map(|index| active.position(index)).collect();
-        let blocks = scheduler.blocks().table(step.sequence);
-        let last = step.n_tokens as u32 - 1;
-        let batch = Batch {
-            embeddings,
-            positions: &positions,
-            sequences: &[Sequence { queries: step.n_tokens, keys: end, blocks }],
-            logits_for: if step.samples { &[last] } else { &[] },
-        };
-        let logits = model.decoder.forward(&batch, cache).map_err(internal)?;
-        let choice = if step.samples {
-            let logits = logits.to_f32_vec().map_err(internal)?;
-            Some(active.choose(&logits)?)
-        } else {
-            None
-        };
-        if active.first_token.is_none() {
-            active.timings.prefill += computing.elapsed();
-        }
-        scheduler.record(step);
-        if let Some(choice) = choice {
-            // Counted here and not where answers are read: nobody reads the tokens of a caller who has left.
-            load.count_token();
-            active.first_token.get_or_insert_with(Instant::now);
-            if let Some(reason) = active.accept(choice, model)? {
-                self.finish(step.sequence, reason);
+        let Self { model, cache, scheduler, running, .. } = self;
+        let (mut embeddings, mut positions, mut logits_for) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sequences = Vec::with_capacity(steps.len());
+        for step in steps {
+            let active = running.get_mut(&step.sequence).ok_or_else(unknown)?;
+            active.begin();
+            let end = step.start + step.n_tokens;
+            embeddings.push(active.embeddings(model, step.start, end)?);
+            positions.extend((step.start..end).map(|index| active.position(index)));
+            let blocks = scheduler.blocks().table(step.sequence);
+            sequences.push(Sequence { queries: step.n_tokens, keys: end, blocks });
+            if step.samples {
+                logits_for.push(positions.len() as u32 - 1);
             }
+        }
+        let embeddings = match embeddings.pop() {
+            Some(only) if embeddings.is_empty() => only,
+            last => {
+                embeddings.extend(last);
+                rows::concat(&embeddings).map_err(internal)?
+            }
+        };
+        let batch =
+            Batch { embeddings, positions: &positions, sequences: &sequences, logits_for: &logits_for };
+        let logits = model.decoder.forward(&batch, cache).map_err(internal)?;
+        let logits =
+            if logits_for.is_empty() { Vec::new() } else { logits.to_f32_vec().map_err(internal)? };
+        let mut rows = logits.chunks_exact(model.decoder.config().vocab_size.max(1));
+        let spent = computing.elapsed();
+        for step in steps {
+            let logits = if step.samples { rows.next() } else { None };
+            // From here on a fault is this sequence's alone.
+            if let Err(error) = contained(|| self.take(step, logits, spent)) {
+                self.fail(step.sequence, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a step was computed in `spent`, and chooses the next token out of its `logits: (vocab_size)`, when
+    /// it has some.
+    fn take(&mut self, step: &Step, logits: Option<&[f32]>, spent: Duration) -> Result<(), Error> {
+        let Self { model, scheduler, running, load, .. } = self;
+        let active = running.get_mut(&step.sequence).ok_or_else(unknown)?;
+        if active.first_token.is_none() {
+            active.timings.prefill += spent;
+        }
+        active.computed(step.start + step.n_tokens);
+        scheduler.record(step);
+        let Some(logits) = logits else { return Ok(()) };
+        let choice = active.choose(logits)?;
+        // Counted here and not where answers are read: nobody reads the tokens of a caller who has left.
+        load.count_token();
+        active.first_token.get_or_insert_with(Instant::now);
+        if let Some(reason) = active.accept(choice, model)? {
+            self.finish(step.sequence, reason);
         }
         Ok(())
     }
@@ -308,32 +378,46 @@ impl Runner {
 }
 
 impl Active {
-    /// At the first step: the wait is over, and the pictures are embedded.
-    fn begin(&mut self, model: &Model) -> Result<(), Error> {
-        if self.started.is_some() {
-            return Ok(());
+    /// The wait is over: the device works on it.
+    fn begin(&mut self) {
+        if self.started.is_none() {
+            self.waiting = None;
+            self.started = Some(Instant::now());
+            self.timings.queue = self.ready.elapsed();
         }
-        self.waiting = None;
-        self.started = Some(Instant::now());
-        self.timings.queue = self.ready.elapsed();
-        let encoding = Instant::now();
-        // One at a time: the memory is that of the largest, and a caller who left is noticed in between.
-        let mut embedded = Vec::with_capacity(self.prepared.patches.len());
-        for patches in std::mem::take(&mut self.prepared.patches) {
-            if self.events.is_closed() {
-                return Err(Error::InvalidRequest("the caller is gone".to_owned()));
+    }
+
+    /// Whether all pictures are embedded.
+    fn is_ready(&self) -> bool {
+        self.prepared.patches.is_empty() && self.encoding.is_none() && self.embedded.is_empty()
+    }
+
+    /// Computes the next piece of the pictures' embeddings. One picture at a time: the memory is that of the largest,
+    /// and a caller who left is noticed in between.
+    fn encode(&mut self, model: &Model) -> Result<(), Error> {
+        self.begin();
+        let started = Instant::now();
+        match &mut self.encoding {
+            Some(encoding) => {
+                if let Some(embeddings) = model.tower.advance(encoding).map_err(internal)? {
+                    self.embedded.push(embeddings);
+                    self.encoding = None;
+                }
             }
-            embedded.push(model.tower.forward(&[&patches]).map_err(internal)?);
+            None => match self.prepared.patches.pop_front() {
+                Some(patches) => self.encoding = Some(model.tower.begin(&[&patches]).map_err(internal)?),
+                None => {
+                    self.media = Some(rows::concat(&self.embedded).map_err(internal)?);
+                    self.embedded.clear();
+                }
+            },
         }
-        if !embedded.is_empty() {
-            self.media = Some(rows::concat(&embedded).map_err(internal)?);
-        }
-        self.timings.encode = encoding.elapsed();
+        self.timings.encode += started.elapsed();
         Ok(())
     }
 
     /// Embeds tokens `start..end`, pictures in their places: `(end - start, hidden_size)`.
-    fn embeddings(&mut self, model: &Model, start: usize, end: usize) -> Result<Tensor, Error> {
+    fn embeddings(&self, model: &Model, start: usize, end: usize) -> Result<Tensor, Error> {
         let mut embeddings = model.decoder.embed(&self.ids[start..end]).map_err(internal)?;
         let Some(media) = &self.media else { return Ok(embeddings) };
         let mut first_row = 0;
@@ -350,10 +434,14 @@ impl Active {
             let values = rows::gather(media, &sources).map_err(internal)?;
             embeddings = rows::scatter(&embeddings, &targets, &values).map_err(internal)?;
         }
+        Ok(embeddings)
+    }
+
+    /// All tokens before `end` are in the cache: after the prompt, nobody asks for pictures any more.
+    fn computed(&mut self, end: usize) {
         if end >= self.prepared.prompt.ids.len() {
             self.media = None;
         }
-        Ok(embeddings)
     }
 
     /// Time, height and width of token `index`.
@@ -474,6 +562,11 @@ impl Active {
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(Instant::now())
+}
+
+/// A sequence is forgotten only together with its place in the scheduler.
+fn unknown() -> Error {
+    Error::Internal("a step was planned for an unknown sequence".to_owned())
 }
 
 /// The models are asked only for what was checked before, so their errors are faults of ours or the device's.

@@ -10,8 +10,8 @@ use crate::blocks::BlockAllocator;
 ///
 /// A sequence is admitted when the cache has blocks for its prompt and its longest possible answer, and keeps
 /// them to its end: so a running sequence never has to stop for another one. Prompts are computed in pieces
-/// when they are longer than a step. Older sequences are served first, so a long prompt holds up no answer
-/// that has begun.
+/// when they are longer than a step. Answers that have begun come first and get a token in every step; beside
+/// them, the pieces of prompts are small, so that a long prompt slows them down but never holds them up.
 ///
 /// The caller's loop: [`submit`](Self::submit) what came, [`plan`](Self::plan), compute the plan,
 /// [`record`](Self::record) each of its steps, [`remove`](Self::remove) what is finished or cancelled.
@@ -37,12 +37,14 @@ pub(crate) struct SchedulerLimits {
     pub(crate) max_running: usize,
     /// Tokens of one step, all sequences together.
     pub(crate) max_step_tokens: usize,
+    /// Tokens of prompts in a step in which an answer that has begun takes part.
+    pub(crate) max_prompt_tokens_beside_answers: usize,
 }
 
 /// What runs next. Empty when nothing can run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// One entry for each sequence that takes part, oldest first.
+    /// One entry for each sequence that takes part: answers that have begun, then prompts, each oldest first.
     pub(crate) steps: Vec<Step>,
 }
 
@@ -68,6 +70,15 @@ struct Sequence {
     n_computed: usize,
     /// Tokens it may have in all.
     max_tokens: usize,
+    /// Tokens of its prompt.
+    n_prompt: usize,
+}
+
+impl Sequence {
+    /// Whether its first token is known.
+    fn answers(&self) -> bool {
+        self.n_known > self.n_prompt
+    }
 }
 
 impl Scheduler {
@@ -93,32 +104,46 @@ impl Scheduler {
         if !starts_at_once && self.waiting.len() >= self.limits.max_waiting {
             return Err(Error::Busy { waiting: self.waiting.len() });
         }
-        self.waiting.push_back(Sequence { id, n_known: n_prompt, n_computed: 0, max_tokens });
+        self.waiting.push_back(Sequence { id, n_known: n_prompt, n_computed: 0, max_tokens, n_prompt });
         self.admit();
         Ok(())
     }
 
-    /// Admits what has room and says what runs next. Planning again without recording gives the same plan. A
-    /// sequence that has all the tokens it may have gets no step any more and waits to be removed.
-    pub(crate) fn plan(&mut self) -> Plan {
+    /// Admits what has room and says what runs next, among the sequences that are `ready`: pictures may still have to
+    /// be embedded. Planning again without recording gives the same plan. A sequence that has all the tokens it may
+    /// have gets no step any more and waits to be removed.
+    pub(crate) fn plan(&mut self, ready: impl Fn(SequenceId) -> bool) -> Plan {
         self.admit();
         let mut budget = self.limits.max_step_tokens.max(1);
         let mut steps = Vec::new();
-        for sequence in &self.running {
+        let mut take = |sequence: &Sequence, budget: &mut usize| {
             let missing = sequence.n_known.min(sequence.max_tokens).saturating_sub(sequence.n_computed);
-            let n_tokens = missing.min(budget);
-            if n_tokens == 0 {
-                continue;
+            let n_tokens = missing.min(*budget);
+            if n_tokens == 0 || !ready(sequence.id) {
+                return;
             }
-            budget -= n_tokens;
+            *budget -= n_tokens;
             steps.push(Step {
                 sequence: sequence.id,
                 start: sequence.n_computed,
                 n_tokens,
                 samples: n_tokens == missing,
             });
+        };
+        let (answers, prompts): (Vec<&Sequence>, Vec<&Sequence>) =
+            self.running.iter().partition(|sequence| sequence.answers());
+        let whole = budget;
+        answers.into_iter().for_each(|sequence| take(sequence, &mut budget));
+        if budget < whole {
+            budget = budget.min(self.limits.max_prompt_tokens_beside_answers.max(1));
         }
+        prompts.into_iter().for_each(|sequence| take(sequence, &mut budget));
         Plan { steps }
+    }
+
+    /// The sequences that have their blocks, oldest first.
+    pub(crate) fn running(&self) -> impl Iterator<Item = SequenceId> + '_ {
+        self.running.iter().map(|sequence| sequence.id)
     }
 
     /// Says that a step was computed. Where it samples, the sequence has one token more. A step of a sequence
@@ -167,8 +192,9 @@ impl Scheduler {
         self.running.len() < self.limits.max_running.max(1) && needed <= self.blocks.n_free()
     }
 
-    /// Moves sequences from the queue to the running ones, as long as the first has room.
-    fn admit(&mut self) {
+    /// Moves sequences from the queue to the running ones, as long as the first has room. [`Scheduler::plan`] does so
+    /// too.
+    pub(crate) fn admit(&mut self) {
         while let Some(first) = self.waiting.front() {
             if !self.has_room(first.max_tokens) || self.blocks.reserve(first.id, first.max_tokens).is_err() {
                 break;
@@ -184,9 +210,13 @@ mod tests {
 
     use super::*;
 
-    const ONE_BY_ONE: SchedulerLimits =
-        SchedulerLimits { max_waiting: 2, max_running: 1, max_step_tokens: 8 };
-    const THREE: SchedulerLimits = SchedulerLimits { max_waiting: 2, max_running: 3, max_step_tokens: 8 };
+    const ONE_BY_ONE: SchedulerLimits = SchedulerLimits {
+        max_waiting: 2,
+        max_running: 1,
+        max_step_tokens: 8,
+        max_prompt_tokens_beside_answers: 8,
+    };
+    const THREE: SchedulerLimits = SchedulerLimits { max_running: 3, ..ONE_BY_ONE };
 
     /// What happens, with the result that is expected.
     enum Call {
@@ -225,9 +255,9 @@ mod tests {
                         n_tokens,
                         samples,
                     });
-                    let plan = scheduler.plan();
+                    let plan = scheduler.plan(|_| true);
                     assert_eq!(plan, Plan { steps: steps.collect() }, "{at}");
-                    assert_eq!(plan, scheduler.plan(), "{at}: planning changed the plan");
+                    assert_eq!(plan, scheduler.plan(|_| true), "{at}: planning changed the plan");
                     plan.steps.iter().for_each(|step| scheduler.record(step));
                 }
                 Call::Remove(id) => assert!(scheduler.remove(SequenceId(*id)), "{at}"),
@@ -307,7 +337,12 @@ mod tests {
 
     #[test]
     fn without_a_queue_one_may_run() {
-        let limits = SchedulerLimits { max_waiting: 0, max_running: 0, max_step_tokens: 0 };
+        let limits = SchedulerLimits {
+            max_waiting: 0,
+            max_running: 0,
+            max_step_tokens: 0,
+            max_prompt_tokens_beside_answers: 0,
+        };
         check(
             limits,
             &[
@@ -341,6 +376,59 @@ mod tests {
     }
 
     #[test]
+    fn prompts_are_cut_small_beside_answers() {
+        let limits = SchedulerLimits { max_prompt_tokens_beside_answers: 3, ..THREE };
+        check(
+            limits,
+            &[
+                Submit(1, 9, 3),
+                Run(&[(1, 0, 8, false)]),
+                Submit(2, 2, 5),
+                // Nobody answers yet: the step is filled.
+                Run(&[(1, 8, 1, true), (2, 0, 2, true)]),
+                Submit(3, 8, 2),
+                Run(&[(1, 9, 1, true), (2, 2, 1, true), (3, 0, 3, false)]),
+                Remove(1),
+                Run(&[(2, 3, 1, true), (3, 3, 3, false)]),
+                Remove(2),
+                Run(&[(3, 6, 2, true)]),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_answer_comes_before_an_older_prompt() {
+        let limits = SchedulerLimits { max_step_tokens: 4, ..THREE };
+        check(
+            limits,
+            &[
+                Submit(1, 9, 3),
+                Run(&[(1, 0, 4, false)]),
+                Run(&[(1, 4, 4, false)]),
+                Submit(2, 3, 5),
+                Run(&[(1, 8, 1, true), (2, 0, 3, true)]),
+                Submit(3, 7, 1),
+                Run(&[(1, 9, 1, true), (2, 3, 1, true), (3, 0, 2, false)]),
+            ],
+        );
+    }
+
+    #[test]
+    fn who_is_not_ready_takes_no_part_and_keeps_its_place() {
+        let blocks = BlockAllocator::new(8, NonZeroUsize::new(4).unwrap());
+        let mut scheduler = Scheduler::new(THREE, blocks);
+        scheduler.submit(SequenceId(1), 6, 4).unwrap();
+        scheduler.submit(SequenceId(2), 6, 4).unwrap();
+        assert_eq!(scheduler.running().collect::<Vec<_>>(), [SequenceId(1), SequenceId(2)]);
+        let step = |id, start, n_tokens, samples| Step { sequence: SequenceId(id), start, n_tokens, samples };
+        let plan = scheduler.plan(|id| id != SequenceId(1));
+        assert_eq!(plan.steps, [step(2, 0, 6, true)]);
+        assert_eq!(scheduler.plan(|_| false), Plan::default());
+        plan.steps.iter().for_each(|step| scheduler.record(step));
+        assert_eq!(scheduler.plan(|_| true).steps, [step(2, 6, 1, true), step(1, 0, 6, true)]);
+    }
+
+    #[test]
     fn waits_for_blocks_without_overtaking() {
         check(
             THREE,
@@ -362,13 +450,13 @@ mod tests {
         let blocks = BlockAllocator::new(8, NonZeroUsize::new(4).unwrap());
         let mut scheduler = Scheduler::new(ONE_BY_ONE, blocks);
         scheduler.submit(SequenceId(1), 4, 4).unwrap();
-        let first = scheduler.plan();
+        let first = scheduler.plan(|_| true);
         scheduler.record(&first.steps[0]);
-        let second = scheduler.plan();
+        let second = scheduler.plan(|_| true);
         scheduler.record(&first.steps[0]);
-        assert_eq!(scheduler.plan(), second);
+        assert_eq!(scheduler.plan(|_| true), second);
         scheduler.remove(SequenceId(1));
         scheduler.record(&second.steps[0]);
-        assert_eq!(scheduler.plan(), Plan::default());
+        assert_eq!(scheduler.plan(|_| true), Plan::default());
     }
 }

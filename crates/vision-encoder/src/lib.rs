@@ -15,4 +15,4 @@ pub mod windows;
 pub use config::Config;
 pub use error::Error;
 pub use geometry::Geometry;
-pub use model::{Observer, Tower};
+pub use model::{Encoding, Observer, Tower};

@@ -85,6 +85,33 @@ impl Tower {
         pictures: &[&Patches],
         observe: &mut Observer<'_>,
     ) -> Result<Tensor, Error> {
+        let mut encoding = self.begin_observed(pictures, observe)?;
+        loop {
+            if let Some(embeds) = self.advance_observed(&mut encoding, observe)? {
+                return Ok(embeds);
+            }
+        }
+    }
+
+    /// The same piece by piece: begins to embed, and leaves the blocks to [`Tower::advance`]. Between two of them
+    /// other work can be done.
+    ///
+    /// # Errors
+    /// As [`Tower::forward`].
+    pub fn begin(&self, pictures: &[&Patches]) -> Result<Encoding, Error> {
+        self.begin_observed(pictures, &mut |_, _| {})
+    }
+
+    /// Computes the next block of `encoding`; after the last one, the merger. The embeddings, `(tokens,
+    /// out_hidden_size)`, once they are there.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn advance(&self, encoding: &mut Encoding) -> Result<Option<Tensor>, Error> {
+        self.advance_observed(encoding, &mut |_, _| {})
+    }
+
+    fn begin_observed(&self, pictures: &[&Patches], observe: &mut Observer<'_>) -> Result<Encoding, Error> {
         let config = &self.config;
         let merge = config.geometry.merge_size;
         let grids: Vec<Grid> = pictures.iter().map(|picture| picture.grid).collect();
@@ -94,27 +121,50 @@ impl Tower {
         let values: Vec<f32> = pictures.iter().flat_map(|picture| picture.values.iter().copied()).collect();
         let shape = [order.full_lengths.iter().sum(), config.geometry.patch_values()];
         let patches = Tensor::from_f32(values, &shape, &self.device)?;
-        let mut hidden = self.patch_embed.forward(&patches)?;
+        let hidden = self.patch_embed.forward(&patches)?;
         observe("vision.patch_embed", &hidden);
 
         let permutation = patch_permutation(&order.order, merge * merge);
-        hidden = rows::gather(&hidden, &permutation)?;
+        let hidden = rows::gather(&hidden, &permutation)?;
         let positions = patch_positions(&grids, merge)?;
         let positions: Vec<[u32; 2]> = permutation.iter().map(|&patch| positions[patch as usize]).collect();
         let tables = Tables::spatial(&positions, config.head_dim(), ROTARY_THETA, &self.device)?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            let full = config.full_attention_blocks.contains(&i);
-            let lengths = if full { &order.full_lengths } else { &order.window_lengths };
-            hidden = block.forward(hidden, &tables, lengths)?;
-            observe(&format!("vision.block_{i}"), &hidden);
-        }
+        Ok(Encoding { order, tables, hidden, blocks: 0 })
+    }
 
-        let merged = self.merger.forward(&hidden)?;
+    fn advance_observed(
+        &self,
+        encoding: &mut Encoding,
+        observe: &mut Observer<'_>,
+    ) -> Result<Option<Tensor>, Error> {
+        let Encoding { order, tables, hidden, blocks } = encoding;
+        if let Some(block) = self.blocks.get(*blocks) {
+            let full = self.config.full_attention_blocks.contains(blocks);
+            let lengths = if full { &order.full_lengths } else { &order.window_lengths };
+            // The block writes over what nobody else holds.
+            let before = std::mem::replace(hidden, Tensor::zeros(&[0, 0], &self.device)?);
+            *hidden = block.forward(before, tables, lengths)?;
+            observe(&format!("vision.block_{blocks}"), hidden);
+            *blocks += 1;
+            return Ok(None);
+        }
+        let merged = self.merger.forward(hidden)?;
         observe("vision.merger_window_order", &merged);
         let embeds = rows::gather(&merged, &order.inverse)?;
         observe("vision.embeds", &embeds);
-        Ok(embeds)
+        Ok(Some(embeds))
     }
+}
+
+/// Pictures on their way through the tower, between two of its blocks.
+#[derive(Debug)]
+pub struct Encoding {
+    order: WindowOrder,
+    tables: Tables,
+    /// `(patches, hidden_size)`, in window order.
+    hidden: Tensor,
+    /// How many blocks it has gone through.
+    blocks: usize,
 }
 
 /// The permutation of patches that moves whole units of `unit` neighbouring patches as `order` says.

@@ -3,7 +3,7 @@
 
 use std::{fs::File, io, ops::Range, sync::Arc};
 
-use ocellus_kernels::{HostBytes, Release};
+use ocellus_kernels::{Backing, HostBytes};
 
 /// The whole content of `file`, mapped read-only: pages are read when they are first touched, shared with
 /// other processes, and given back by the system under pressure.
@@ -16,35 +16,51 @@ pub(crate) fn map(file: &File) -> io::Result<HostBytes> {
     // SAFETY: the map is read-only and private to this process, and it stays alive as long as any slice of
     // it, because `HostBytes` owns it. That the file is neither truncated nor written to while mapped is the
     // contract above: no operating system lets a program enforce it, so it is documented for the user.
-    let map = Arc::new(Map(unsafe { memmap2::Mmap::map(file)? }));
-    Ok(HostBytes::new(map.clone()).with_release(map))
+    let bytes = unsafe { memmap2::Mmap::map(file)? };
+    let map = Arc::new(Map { bytes, file: file.try_clone()? });
+    Ok(HostBytes::new(map.clone()).with_backing(map))
 }
 
-struct Map(memmap2::Mmap);
+struct Map {
+    bytes: memmap2::Mmap,
+    /// Copying out of the file spares a fault for each page of what is read once.
+    file: File,
+}
 
 impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
-impl Release for Map {
+impl Backing for Map {
     #[cfg(unix)]
     fn release(&self, range: Range<usize>) {
         // Whole pages within the range; those at its edges hold neighbours.
         let start = range.start.next_multiple_of(PAGE);
         let end = range.end / PAGE * PAGE;
-        if start < end && end <= self.0.len() {
+        if start < end && end <= self.bytes.len() {
             // SAFETY: the map is read-only and backed by a file, so dropped pages come back with the same bytes, by
             // the same contract that mapping rests on. A refusal only means that the memory is kept.
             let _ = unsafe {
-                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                self.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
             };
         }
     }
 
     #[cfg(not(unix))]
     fn release(&self, _: Range<usize>) {}
+
+    #[cfg(unix)]
+    fn read(&self, start: usize, to: &mut [u8]) -> bool {
+        use std::os::unix::fs::FileExt;
+        self.file.read_exact_at(to, start as u64).is_ok()
+    }
+
+    #[cfg(not(unix))]
+    fn read(&self, _: usize, _: &mut [u8]) -> bool {
+        false
+    }
 }
 
 /// A multiple of every page size in use: of 4, 16 and 64 KiB.

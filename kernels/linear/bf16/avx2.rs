@@ -7,7 +7,7 @@ use super::{
     portable,
     tile::{self, Path, ROW, Tile},
 };
-use crate::linear::product::PANEL;
+use crate::{linear::product::PANEL, opaque::opaque};
 
 pub(super) struct Avx2;
 
@@ -102,6 +102,8 @@ unsafe fn accumulate<const M: usize, const V: usize>(
                         *sum = _mm256_fmadd_ps(x, weight, *sum);
                     }
                 }
+                // Read again: six rows leave no register for what the two features of a pair share.
+                panel = opaque(panel);
                 for (i, weight) in weights.iter_mut().enumerate() {
                     let pairs = _mm256_loadu_si256(panel.add(8 * i).cast());
                     *weight = _mm256_castsi256_ps(_mm256_and_si256(pairs, high));

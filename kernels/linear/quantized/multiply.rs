@@ -102,9 +102,10 @@ impl Job<'_> {
         sums.clear();
         sums.resize(tokens, Sums([0.0; PANEL]));
         let tile_tokens = sums::tokens(self.isa);
-        let alone = tokens <= tile_tokens;
+        let tiles = tokens.div_ceil(tile_tokens);
+        let alone = tiles <= 1;
         let scheme = self.weight.scheme();
-        let unpacks = scheme != Scheme::Int8 && !(alone && sums::takes_narrow(self.isa));
+        let unpacks = scheme != Scheme::Int8 && !sums::takes_narrow(self.isa, tiles);
         let groups = self.activations.groups;
         let step = if alone && !unpacks { groups.max(1) } else { BLOCK_GROUPS };
         let panel_blocks = self.weight.panel(panel);

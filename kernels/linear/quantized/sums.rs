@@ -45,9 +45,15 @@ pub(super) fn tokens(isa: Isa) -> usize {
     }
 }
 
-/// Whether [`add`] takes blocks of four bits as they are when there is one tile only, or else unpacked.
-pub(super) fn takes_narrow(isa: Isa) -> bool {
-    isa == Isa::Avx512
+/// Whether [`add`] takes blocks of four bits as they are, in one tile or several, or else unpacked.
+pub(super) fn takes_narrow(isa: Isa, tiles: usize) -> bool {
+    match isa {
+        // Unpacking once serves all tiles.
+        Isa::Avx512 => tiles <= 1,
+        // Nibbles are cheaper to multiply than bytes.
+        Isa::Avx2 => true,
+        Isa::Portable => false,
+    }
 }
 
 /// Adds a tile's products to its sums.
@@ -79,9 +85,6 @@ pub(super) fn unpack(isa: Isa, scheme: Scheme, narrow: &[u8], wide: &mut [u8]) {
         // SAFETY: an `Isa` other than the portable one comes from detecting it; lengths were checked above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::unpack(scheme, narrow, wide) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::unpack(scheme, narrow, wide) },
         _ => portable::unpack(scheme, narrow, wide),
     }
 }
