@@ -13,7 +13,7 @@ mod failure;
 mod gpu;
 mod tensor;
 
-pub use driver::{Argument, Driver, Facts, Function, Launch, Memory};
+pub use driver::{Argument, Driver, Facts, Function, Launch, Memory, TileMap, Tiles};
 pub use failure::Failure;
 pub(crate) use gpu::{Gpu, fall_back};
 pub(crate) use tensor::CudaTensor;

@@ -131,6 +131,22 @@ impl CudaTensor {
         self.buffer.write(self.start, bytemuck::cast_slice(values))
     }
 
+    /// Replaces the bytes from byte `start` on; what was asked for before still sees the old ones.
+    ///
+    /// # Errors
+    /// When they reach outside of the tensor, or the device fails.
+    pub(crate) fn write_bytes(&self, start: usize, bytes: &[u8]) -> Result<()> {
+        match start.checked_add(bytes.len()) {
+            Some(end) if end <= self.size_in_bytes() => self.buffer.write(self.start + start, bytes),
+            _ => Err(argument(
+                "tensor",
+                "bytes",
+                (start, bytes.len()),
+                format!("within {}", self.size_in_bytes()),
+            )),
+        }
+    }
+
     /// The same elements under another shape with as many.
     pub(crate) fn reshape(&self, shape: &[usize]) -> Result<Self> {
         Ok(Self { shape: Shape::new(shape)?, ..self.clone() })

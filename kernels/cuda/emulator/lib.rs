@@ -22,7 +22,7 @@ use std::{
 
 use ocellus_kernels::{
     Device,
-    cuda::{Argument, Driver, Facts, Failure, Function, Launch, Memory},
+    cuda::{Argument, Driver, Facts, Failure, Function, Launch, Memory, TileMap, Tiles},
 };
 
 use memory::Heap;
@@ -174,6 +174,27 @@ impl Driver for Emulator {
         let reason = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
         let place = if outcome == 2 { heap.describe(fault) } else { String::new() };
         Err(Failure::Launch { kernel: function.name.clone(), reason: format!("{reason}{place}") })
+    }
+
+    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
+        let Tiles { address, rows, columns, tile_rows } = tiles;
+        // What the device's driver refuses.
+        if !address.is_multiple_of(16) || !columns.is_multiple_of(8) || !(1..=256).contains(&tile_rows) {
+            return Err(Failure::Call { call: "tile_map", code: format!("{tiles:?} is not allowed") });
+        }
+        let (rows, columns) = (u64::from(rows), u64::from(columns));
+        let mut words = [0; 16];
+        // As `EmulatedMap` in hopper.h.
+        words[..7].copy_from_slice(&[
+            0x6F63_656C_6C75_736D,
+            address,
+            columns,
+            rows,
+            columns * 2,
+            Tiles::COLUMNS.into(),
+            tile_rows.into(),
+        ]);
+        Ok(TileMap(words))
     }
 
     fn synchronize(&self) -> Result<(), Failure> {
