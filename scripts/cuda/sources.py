@@ -1,6 +1,7 @@
 """The `.cu` files of kernels/: which there are, what each is compiled for, and which kernels must not spill."""
 
 import dataclasses
+import fnmatch
 import pathlib
 import re
 
@@ -11,6 +12,8 @@ PTX = SHARED / "ptx"
 
 # Code between `#if`s on this macro exists on Hopper only: wgmma and TMA are instructions of sm_90a and of no other.
 HOPPER = "__CUDA_ARCH_FEAT_SM90_ALL"
+# `// hot` stands above a kernel that must not spill, `// hot: a b_*` above a macro that makes several.
+HOT = re.compile(r"^[ \t]*// hot(?::[ \t]*([\w*? \t]+))?[ \t]*\n([^\n]*(?:\n[^\n{;]*)?)", re.MULTILINE)
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -40,6 +43,18 @@ class Source:
         yield "sm80", "compute_80"
         if self.hopper():
             yield "sm90a", "compute_90a"
+
+    def hot(self, kernels):
+        """Those of `kernels` (names) that must not spill, and marks that name none of them."""
+        found, empty = set(), []
+        for names, following in HOT.findall(self.text()):
+            patterns = names.split() or [word for word in re.findall(r"\w+", following) if word in kernels]
+            for pattern in patterns or [following.strip()]:
+                fitting = fnmatch.filter(kernels, pattern)
+                found.update(fitting)
+                if not fitting:
+                    empty.append(pattern)
+        return found, empty
 
     def includes(self):
         """Where quoted includes are looked for, as options of either compiler."""
