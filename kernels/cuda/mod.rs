@@ -9,11 +9,12 @@
 //! dropped may therefore be used again at once.
 
 mod driver;
+pub(crate) mod elements;
 mod failure;
 mod gpu;
 mod tensor;
 
 pub use driver::{Argument, Driver, Facts, Function, Launch, Memory, TileMap, Tiles};
 pub use failure::Failure;
-pub(crate) use gpu::{Gpu, fall_back};
+pub(crate) use gpu::{DeviceBuffer, Gpu, fall_back};
 pub(crate) use tensor::CudaTensor;
