@@ -32,6 +32,11 @@ impl Gpu {
         &*self.driver
     }
 
+    /// The driver, for one that stands before it.
+    pub(crate) fn shared_driver(&self) -> Arc<dyn Driver> {
+        self.driver.clone()
+    }
+
     /// Starts a kernel; nothing when the grid is empty. `arguments` must be what the kernel takes, in its order, and the
     /// tensors among them as large as it thinks: the operation that calls this has checked their shapes.
     ///
