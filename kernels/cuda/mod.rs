@@ -8,12 +8,21 @@
 //! Everything that an operation asks for runs on one stream, in the order in which it was asked for. Memory that is
 //! dropped may therefore be used again at once.
 
+mod buffer;
 mod driver;
 mod failure;
 mod gpu;
+mod modules;
+mod nvidia;
+mod pool;
+mod ptx;
+mod recording;
 mod tensor;
 
 pub use driver::{Argument, Driver, Facts, Function, Launch, Memory};
 pub use failure::Failure;
 pub(crate) use gpu::{Gpu, fall_back};
+use modules::Module;
+pub(crate) use nvidia::Nvidia;
+pub(crate) use recording::Recording;
 pub(crate) use tensor::CudaTensor;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Gpu, Launch, gpu::DeviceBuffer};
+use super::{Argument, Gpu, Launch, buffer::DeviceBuffer};
 use crate::{DType, Result, error::argument, tensor::Shape};
 
 /// Elements in a device's memory. Clones share them.
