@@ -24,6 +24,7 @@ pub mod embedding;
 mod error;
 mod exp;
 pub mod gelu;
+pub mod graph;
 mod host_bytes;
 pub mod kv_cache;
 pub mod linear;
