@@ -1,6 +1,11 @@
 //! Where tensors live. Only this crate matches on it.
 
-use crate::{Error, Result};
+use std::sync::Arc;
+
+use crate::{
+    Error, Result,
+    cuda::{Driver, Gpu},
+};
 
 /// How exact the arithmetic between weights is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +19,15 @@ pub enum Precision {
 /// A place that holds tensors and computes on them.
 #[derive(Clone, Debug)]
 pub struct Device {
-    pub(crate) candle: candle_core::Device,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// The processor, or Apple's GPU.
+    Candle(candle_core::Device),
+    /// One of NVIDIA's GPUs.
+    Cuda(Arc<Gpu>),
 }
 
 impl Device {
@@ -36,7 +49,12 @@ impl Device {
 
     /// The processor.
     pub fn cpu() -> Self {
-        Self { candle: candle_core::Device::Cpu }
+        Self::from_candle(candle_core::Device::Cpu)
+    }
+
+    /// The CUDA device behind `driver`.
+    pub fn with_driver(driver: Arc<dyn Driver>) -> Self {
+        Self::from_gpu(Arc::new(Gpu::new(driver)))
     }
 
     /// The device whose memory is the host's: where weights are packed.
@@ -46,16 +64,40 @@ impl Device {
 
     /// The name that [`Device::open`] takes.
     pub fn name(&self) -> &'static str {
-        match self.candle {
-            candle_core::Device::Cpu => "cpu",
-            candle_core::Device::Cuda(_) => "cuda",
-            candle_core::Device::Metal(_) => "metal",
+        match self.place {
+            Place::Candle(candle_core::Device::Cpu) => "cpu",
+            Place::Candle(candle_core::Device::Cuda(_)) | Place::Cuda(_) => "cuda",
+            Place::Candle(candle_core::Device::Metal(_)) => "metal",
         }
+    }
+
+    pub(crate) fn from_candle(candle: candle_core::Device) -> Self {
+        Self { place: Place::Candle(candle) }
+    }
+
+    pub(crate) fn from_gpu(gpu: Arc<Gpu>) -> Self {
+        Self { place: Place::Cuda(gpu) }
     }
 
     /// Whether tensors lie in the host's memory, where our own processor kernels can read them.
     pub(crate) fn is_host(&self) -> bool {
-        matches!(self.candle, candle_core::Device::Cpu)
+        matches!(self.place, Place::Candle(candle_core::Device::Cpu))
+    }
+
+    /// The CUDA device, if it is one.
+    pub(crate) fn gpu(&self) -> Option<&Arc<Gpu>> {
+        match &self.place {
+            Place::Cuda(gpu) => Some(gpu),
+            Place::Candle(_) => None,
+        }
+    }
+
+    /// Where candle computes the references of this device's operations.
+    pub(crate) fn candle(&self) -> candle_core::Device {
+        match &self.place {
+            Place::Candle(device) => device.clone(),
+            Place::Cuda(_) => candle_core::Device::Cpu,
+        }
     }
 }
 
@@ -64,7 +106,7 @@ impl Device {
 fn metal() -> Result<Device> {
     let candle = candle_core::Device::new_metal(0)
         .map_err(|e| Error::Device { name: "metal".to_owned(), reason: e.to_string() })?;
-    Ok(Device { candle })
+    Ok(Device::from_candle(candle))
 }
 
 #[cfg(not(target_os = "macos"))]

@@ -16,6 +16,9 @@ pub mod add;
 mod allocator;
 pub mod attention;
 mod buffer;
+// What the operations don't use yet, they will.
+#[allow(dead_code)]
+pub mod cuda;
 mod device;
 pub mod embedding;
 mod error;

@@ -15,7 +15,7 @@ pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", "b", a.shape())?;
     match (a.as_host(), b.as_host()) {
         (Some(x), Some(y)) => Tensor::host(a.shape(), |out| cpu::forward(Isa::current(), x, y, out)),
-        _ => reference::forward(a, b),
+        _ => a.alike("add", reference::forward(a, b)?),
     }
 }
 
@@ -33,6 +33,7 @@ pub fn into(a: Tensor, b: &Tensor) -> Result<Tensor> {
         }
         (Storage::Host(a), None) => forward(&a.into(), b),
         (Storage::Candle(a), _) => forward(&a.into(), b),
+        (Storage::Cuda(a), _) => forward(&a.into(), b),
     }
 }
 

@@ -52,7 +52,7 @@ pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32)
             format!("{tokens} in sum"),
         ));
     }
-    q.alike(reference::varlen(q, k, v, lengths, scale)?)
+    q.alike(OP, reference::varlen(q, k, v, lengths, scale)?)
 }
 
 /// What [`varlen_rotated`] attends with.
@@ -125,7 +125,7 @@ pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], s
             })?;
             outcome.map(|()| attended)
         }
-        _ => q.alike(reference::causal(q, cache, sequences, scale)?),
+        _ => q.alike(OP, reference::causal(q, cache, sequences, scale)?),
     }
 }
 

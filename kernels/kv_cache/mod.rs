@@ -85,12 +85,12 @@ impl Layer {
         let dims = [shape.blocks * shape.block_size, shape.kv_heads, shape.head_dim];
         let zeros = || -> Result<candle_core::Tensor> {
             if !device.is_host() {
-                return Ok(candle_core::Tensor::zeros(&dims, crate::DType::F32, &device.candle)?);
+                return Ok(candle_core::Tensor::zeros(&dims, crate::DType::F32, &device.candle())?);
             }
             // Pages of zeros are taken lazily; an allocation that fails must not end the process.
             let zeros: Vec<f32> =
                 bytemuck::allocation::try_zeroed_vec(dims.iter().product()).map_err(|_| no_room())?;
-            Ok(candle_core::Tensor::from_vec(zeros, &dims, &device.candle)?)
+            Ok(candle_core::Tensor::from_vec(zeros, &dims, &device.candle())?)
         };
         let exact = Exact { keys: zeros()?, values: zeros()? };
         Ok(Self { storage: Storage::Exact(exact), shape })
@@ -195,8 +195,8 @@ pub fn write(cache: &mut Layer, keys: &Tensor, values: &Tensor, slots: &[u32]) -
     }
     match &mut cache.storage {
         Storage::Exact(exact) => {
-            let device = Device { candle: exact.keys.device().clone() };
-            if keys.device().name() != device.name() {
+            let device = Device::from_candle(exact.keys.device().clone());
+            if Device::from_candle(keys.device().candle()).name() != device.name() {
                 return Err(argument(OP, "keys", keys.device().name(), device.name()));
             }
             reference::write(exact, keys, values, slots)

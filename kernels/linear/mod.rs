@@ -97,7 +97,7 @@ impl Weight {
             _ => {
                 let parts: Vec<_> = parts
                     .iter()
-                    .map(|part| reference::candle_matrix(part, &device.candle))
+                    .map(|part| reference::candle_matrix(part, &device.candle()))
                     .collect::<Result<_>>()?;
                 WeightStorage::Candle(candle_core::Tensor::cat(&parts, 0)?)
             }
@@ -290,7 +290,7 @@ pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Ten
             })?;
             outcome.map(|()| y)
         }
-        _ => x.alike(reference::forward(x, weight, bias)?),
+        _ => x.alike(OP, reference::forward(x, weight, bias)?),
     }
 }
 
@@ -310,6 +310,7 @@ pub fn forward_add(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, residual:
                     Ok(y.into())
                 }
                 Storage::Candle(residual) => add::into(residual.into(), &forward(x, weight, bias)?),
+                Storage::Cuda(residual) => add::into(residual.into(), &forward(x, weight, bias)?),
             }
         }
         _ => add::into(residual, &forward(x, weight, bias)?),

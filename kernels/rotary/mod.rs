@@ -119,7 +119,7 @@ impl Tables {
 pub fn forward(x: &Tensor, tables: &Tables) -> Result<Tensor> {
     let [tokens, _, head_dim] = x.dims(OP, "x")?;
     tables.cos.expect_shape(OP, "tables", &[tokens, head_dim])?;
-    x.alike(reference::forward(x, tables)?)
+    x.alike(OP, reference::forward(x, tables)?)
 }
 
 /// More than half of any head's width.

@@ -13,7 +13,9 @@ use crate::{Error, Result, Tensor, error::argument};
 /// [`Error::Index`] when an index is outside.
 pub fn gather(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     check("rows::gather", indices, x.dim(0))?;
-    let Some(values) = x.as_host() else { return reference::gather(x, indices) };
+    let Some(values) = x.as_host() else {
+        return x.alike("rows::gather", reference::gather(x, indices)?);
+    };
     let Some((_, rest)) = x.shape().split_first() else {
         return Err(argument("rows::gather", "x", x.shape(), "at least one dimension"));
     };
@@ -39,7 +41,7 @@ pub fn scatter(x: &Tensor, indices: &[u32], values: &Tensor) -> Result<Tensor> {
     values.expect_shape(OP, "values", &[indices.len(), features])?;
     check(OP, indices, rows)?;
     let (Some(old), Some(new)) = (x.as_host(), values.as_host()) else {
-        return reference::scatter(x, indices, values);
+        return x.alike(OP, reference::scatter(x, indices, values)?);
     };
     let mut outcome = Ok(());
     let scattered = Tensor::host(x.shape(), |out| {
@@ -76,8 +78,8 @@ pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
             }
         });
     }
-    let parts = parts.iter().map(Tensor::to_candle).collect::<Result<Vec<_>>>()?;
-    Ok(candle_core::Tensor::cat(&parts, 0)?.into())
+    let candle = parts.iter().map(Tensor::to_candle).collect::<Result<Vec<_>>>()?;
+    first.alike("rows::concat", candle_core::Tensor::cat(&candle, 0)?.into())
 }
 
 fn check(op: &'static str, indices: &[u32], len: usize) -> Result<()> {

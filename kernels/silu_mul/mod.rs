@@ -16,7 +16,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     up.expect_shape("silu_mul", "up", gate.shape())?;
     match (gate.as_host(), up.as_host()) {
         (Some(g), Some(u)) => Tensor::host(gate.shape(), |out| cpu::forward(Isa::current(), g, u, out)),
-        _ => reference::forward(gate, up),
+        _ => gate.alike("silu_mul", reference::forward(gate, up)?),
     }
 }
 
