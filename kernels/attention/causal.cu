@@ -46,10 +46,10 @@ struct Packed {
     __device__ bf16* output(int row) const { return row < rows ? out + place(row) : nullptr; }
 };
 
-// `q`, `out`: `(tokens, heads, D)`; `keys`, `values`: `(slots, kv_heads, D)`; `tables: (sequences, table_width)`, the
-// blocks of each sequence; `sequences`: for each the first of its rows in `q`, how many queries it has there and how many
-// keys in the cache; `tiles`: for each tile of 128 rows its sequence and its first row. Grid: tiles, kv_heads. 128 threads,
-// TILED_BYTES<D> bytes.
+// `q`, `out`: `(tokens, heads, D)`; `keys`, `values`: `(slots, kv_heads, D)`; `tables: (any, table_width)`, blocks of
+// sequences; `sequences`: for each the first of its rows in `q`, how many queries it has there, how many keys in the cache,
+// and its row of `tables`; `tiles`: for each tile of 128 rows its sequence and its first row. Grid: tiles, kv_heads. 128
+// threads, TILED_BYTES<D> bytes.
 template <int D>
 __device__ __forceinline__ void causal(const bf16* q, const bf16* keys, const bf16* values, const u32* tables,
                                        const uint4* sequences, const uint2* tiles, bf16* out, int table_width, int heads,
@@ -66,7 +66,7 @@ __device__ __forceinline__ void causal(const bf16* q, const bf16* keys, const bf
     job.heads = heads;
     job.kv_heads = kv_heads;
     job.group = heads / kv_heads;
-    job.blocks = tables + u64(tile.x) * table_width;
+    job.blocks = tables + u64(sequence.w) * table_width;
     job.start = sequence.x;
     job.first = tile.y;
     const int queries = sequence.y, left = queries * job.group - job.first;

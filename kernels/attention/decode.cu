@@ -33,9 +33,9 @@ __device__ __forceinline__ int split_keys(int keys) {
 template <int D>
 constexpr int WARP_BYTES = STAGES * 2 * BLOCK * flash::STRIDE<D>;
 
-// `q: (tokens, heads, D)`; `keys`, `values`: `(slots, kv_heads, D)`; `tables: (sequences, table_width)`, the blocks of each
-// sequence; `sequences`: for each its first row in `q`, how many queries it has there (at most 16 * M / group) and how many
-// keys in the cache. Writes for each split sums that are not yet divided, `partial: (sequences, kv_heads, splits, 16 * M, D)`,
+// `q: (tokens, heads, D)`; `keys`, `values`: `(slots, kv_heads, D)`; `tables: (any, table_width)`, blocks of sequences;
+// `sequences`: for each its first row in `q`, how many queries it has there (at most 16 * M / group), how many keys in the
+// cache (none: a row that only fills a bucket up), and its row of `tables`. Writes for each split sums that are not yet divided, `partial: (sequences, kv_heads, splits, 16 * M, D)`,
 // and for each of these rows the largest scaled score and the sum of weights, `weights: (sequences, kv_heads, splits,
 // 16 * M)`. Grid: splits, kv_heads, sequences. 128 threads, WARPS * WARP_BYTES<D> + 16 * M * STRIDE<D> bytes.
 template <int D, int M>
@@ -65,7 +65,7 @@ __device__ __forceinline__ void split(const bf16* q, const bf16* keys, const bf1
     }
     copy_async_commit();
 
-    const u32* blocks = tables + u64(blockIdx.z) * table_width;
+    const u32* blocks = tables + u64(sequence.w) * table_width;
     const auto first_of = [&](int turn) { return begin + (turn * WARPS + warp) * BLOCK; };
     // Begins to load this warp's block of turn `turn`; beyond the end, nothing.
     const auto load = [&](int turn) {

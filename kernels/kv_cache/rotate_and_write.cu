@@ -43,3 +43,13 @@ extern "C" __global__ void __launch_bounds__(128)
     *reinterpret_cast<uint4*>(to) = low;
     *reinterpret_cast<uint4*>(to + half) = high;
 }
+
+// Copies rows to their slots: `from: (tokens, width)` to `to: (slots, width)`, `width` a multiple of 8. Grid: tokens,
+// eights of a row / 128. 128 threads.
+extern "C" __global__ void __launch_bounds__(128)
+    write_to_slots(const bf16* from, const u32* slots, bf16* to, u32 width) {
+    const u32 column = (blockIdx.y * blockDim.x + threadIdx.x) * 8, slot = slots[blockIdx.x];
+    if (column >= width || slot == NOWHERE) return;
+    *reinterpret_cast<uint4*>(to + u64(slot) * width + column) =
+        *reinterpret_cast<const uint4*>(from + u64(blockIdx.x) * width + column);
+}
