@@ -37,6 +37,7 @@ pub mod rms_norm;
 pub mod rotary;
 pub mod rows;
 pub mod silu_mul;
+pub mod step;
 mod tensor;
 #[cfg(test)]
 mod testing;

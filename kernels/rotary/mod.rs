@@ -40,18 +40,18 @@ pub struct Multimodal<'a> {
 }
 
 impl Multimodal<'_> {
-    fn check(&self) -> Result<()> {
+    /// The inverse frequencies of the first half of a head, into the beginning of `room`, and the axis that each follows.
+    pub(crate) fn frequencies<'a>(
+        &self,
+        room: &'a mut [f32; MOST_FREQUENCIES],
+    ) -> Result<(&'a [f32], impl Fn(usize) -> usize)> {
         let half = self.head_dim / 2;
-        if half == 0 || !self.head_dim.is_multiple_of(2) || self.sections.iter().sum::<usize>() != half {
+        let [time, height, width] = *self.sections;
+        if half == 0 || !self.head_dim.is_multiple_of(2) || time + height + width != half {
             return Err(argument(OP, "sections", self.sections, format!("{half} in sum")));
         }
-        Ok(())
-    }
-
-    /// The axis that frequency `i` follows.
-    fn axis(&self, i: usize) -> usize {
-        let [time, height, _] = *self.sections;
-        usize::from(i >= time) + usize::from(i >= time + height)
+        let axis = move |i| usize::from(i >= time) + usize::from(i >= time + height);
+        Ok((inverse_frequencies(self.head_dim, self.theta, room)?, axis))
     }
 }
 
@@ -84,15 +84,14 @@ impl Tables {
     /// # Errors
     /// [`crate::Error::Argument`] when the sections don't add up to half of an even `head_dim`.
     pub fn multimodal(positions: &[[u32; 3]], rope: Multimodal<'_>, device: &Device) -> Result<Self> {
-        rope.check()?;
-        let mut frequencies = [0.0; MOST_FREQUENCIES];
-        let frequencies = inverse_frequencies(rope.head_dim, rope.theta, &mut frequencies)?;
+        let mut room = [0.0; MOST_FREQUENCIES];
+        let (frequencies, axis) = rope.frequencies(&mut room)?;
         if let Some(gpu) = device.gpu() {
-            let axes: Vec<u32> = (0..frequencies.len()).map(|i| rope.axis(i) as u32).collect();
+            let axes: Vec<u32> = (0..frequencies.len()).map(|i| axis(i) as u32).collect();
             let angles = Angles { frequencies, axes: &axes, n_axes: 3 };
             return angles.upload(gpu, positions.as_flattened())?.tables();
         }
-        let angle = |position: &[u32; 3], i: usize| position[rope.axis(i)] as f32 * frequencies[i];
+        let angle = |position: &[u32; 3], i: usize| position[axis(i)] as f32 * frequencies[i];
         Self::from_angles(positions, rope.head_dim, angle, device)
     }
 
@@ -153,7 +152,7 @@ pub fn forward(x: &Tensor, tables: &Tables) -> Result<Tensor> {
 }
 
 /// More than half of any head's width.
-const MOST_FREQUENCIES: usize = 512;
+pub(crate) const MOST_FREQUENCIES: usize = 512;
 
 /// `theta^(-2i / dim)` for `i < dim / 2`, in f32 as the reference computes it, into the beginning of `room`.
 fn inverse_frequencies(dim: usize, theta: f32, room: &mut [f32; MOST_FREQUENCIES]) -> Result<&[f32]> {
