@@ -56,7 +56,12 @@ impl CudaLayer {
         let heads = all_heads - 2 * kv_heads;
         for table in [cos, sin] {
             if table.shape() != [tokens, head_dim] || step.tokens() != tokens {
-                return Err(argument(OP, "tables", table.shape(), format!("[{}, {head_dim}]", step.tokens())));
+                return Err(argument(
+                    OP,
+                    "tables",
+                    table.shape(),
+                    format!("[{}, {head_dim}]", step.tokens()),
+                ));
             }
         }
         let queries = self.gpu().uninitialised(&[tokens, heads, head_dim], DType::BF16)?;
@@ -84,8 +89,12 @@ impl CudaLayer {
         let slots = self.gpu().integers(slots)?;
         for (from, to) in [(keys, &self.keys), (values, &self.values)] {
             let from = from.to_dtype(DType::BF16)?;
-            let arguments =
-                [Argument::from(&from), Argument::from(&slots), Argument::from(to), Argument::u32(width as u32)];
+            let arguments = [
+                Argument::from(&from),
+                Argument::from(&slots),
+                Argument::from(to),
+                Argument::u32(width as u32),
+            ];
             // Each thread has eight elements of a row.
             let launch = row_geometry(slots.len(), width / 8);
             self.gpu().launch("write_to_slots", launch, &arguments)?;

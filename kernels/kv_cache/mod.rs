@@ -88,13 +88,21 @@ impl Layer {
             return Err(no_room());
         }
         if shape.precision == Precision::Bf16 && device.is_host() && Bf16Layer::can_hold(shape.head_dim) {
-            return Ok(Self { storage: Storage::Bf16(Bf16Layer::new(shape)?), shape, device: device.clone() });
+            return Ok(Self {
+                storage: Storage::Bf16(Bf16Layer::new(shape)?),
+                shape,
+                device: device.clone(),
+            });
         }
         if let Some(gpu) = device.gpu()
             && shape.precision == Precision::Bf16
             && CudaLayer::can_hold(shape)
         {
-            return Ok(Self { storage: Storage::Cuda(CudaLayer::new(gpu, shape)?), shape, device: device.clone() });
+            return Ok(Self {
+                storage: Storage::Cuda(CudaLayer::new(gpu, shape)?),
+                shape,
+                device: device.clone(),
+            });
         }
         let dims = [shape.blocks * shape.block_size, shape.kv_heads, shape.head_dim];
         let zeros = || -> Result<candle_core::Tensor> {

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn every_piece_has_a_thread() {
-        for ((tokens, pieces), (x, y)) in [((3, 10), (3, 1)), ((1, 128), (1, 1)), ((7, 288), (7, 3)), ((0, 9), (0, 1))] {
+        for ((tokens, pieces), (x, y)) in
+            [((3, 10), (3, 1)), ((1, 128), (1, 1)), ((7, 288), (7, 3)), ((0, 9), (0, 1))]
+        {
             assert_eq!(row_geometry(tokens, pieces).grid, [x, y, 1], "{tokens}, {pieces}");
         }
         for ((tokens, half), blocks) in [((1, 8), 1), ((32, 8), 1), ((65_536, 40), 10_240), ((0, 40), 0)] {

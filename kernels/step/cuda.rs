@@ -128,7 +128,10 @@ impl Layout {
     /// Refuses what kernels can't count in 32 bits.
     fn checked(self) -> Result<Self> {
         let rows = self.tokens.saturating_mul(self.group);
-        if rows > i32::MAX as usize || self.len() > i32::MAX as usize || self.few.iter().any(|few| few.sequences > 65_535) {
+        if rows > i32::MAX as usize
+            || self.len() > i32::MAX as usize
+            || self.few.iter().any(|few| few.sequences > 65_535)
+        {
             return Err(argument(OP, "tokens", self.tokens, "fewer"));
         }
         Ok(self)
@@ -197,8 +200,12 @@ impl Layout {
                 }
             };
             let place = descriptions[kind].start;
-            integers[place..place + 4]
-                .copy_from_slice(&[first as u32, s.queries as u32, s.keys as u32, row as u32]);
+            integers[place..place + 4].copy_from_slice(&[
+                first as u32,
+                s.queries as u32,
+                s.keys as u32,
+                row as u32,
+            ]);
             descriptions[kind].start += 4;
             first += s.queries;
         }
@@ -335,10 +342,12 @@ mod tests {
         let blocks: Vec<u32> = (10..40).collect();
         let sequence = |queries, keys| Sequence { queries, keys, blocks: &blocks };
         // A group of seven: 7, 21 and 140 rows, and nothing.
-        let sequences = [sequence(20, 33), sequence(1, 16), sequence(0, 5), sequence(3, 300), sequence(1, 129)];
+        let sequences =
+            [sequence(20, 33), sequence(1, 16), sequence(0, 5), sequence(3, 300), sequence(1, 129)];
         let slots: Vec<u32> = (100..125).collect();
         let positions: Vec<[u32; 3]> = (0..25).map(|i| [i, i + 1, i + 2]).collect();
-        let parts = Parts { sequences: &sequences, slots: &slots, positions: &positions, rope: ROPE, heads: 14 };
+        let parts =
+            Parts { sequences: &sequences, slots: &slots, positions: &positions, rope: ROPE, heads: 14 };
         let layout = Layout::of(&parts, 2).unwrap();
         assert_eq!(layout.few[0], Few { sequences: 2, splits: 2, rows: 7 });
         assert_eq!(layout.few[1], Few { sequences: 1, splits: 3, rows: 21 });

@@ -82,7 +82,12 @@ impl Parts<'_> {
             return Err(argument(OP, "slots", self.slots.len(), format!("{queries}, the queries in sum")));
         }
         if self.positions.len() != queries {
-            return Err(argument(OP, "positions", self.positions.len(), format!("{queries}, the queries in sum")));
+            return Err(argument(
+                OP,
+                "positions",
+                self.positions.len(),
+                format!("{queries}, the queries in sum"),
+            ));
         }
         if self.heads == 0 || !self.heads.is_multiple_of(kv_heads) {
             return Err(argument(OP, "heads", self.heads, format!("a multiple of {kv_heads}")));
@@ -155,7 +160,9 @@ impl Bucket {
     pub fn fill<'a>(&self, parts: Parts<'a>, layer: &kv_cache::Layer) -> Result<Step<'a>> {
         parts.check(layer)?;
         let Limits { sequences, keys } = self.limits;
-        if parts.sequences.len() > sequences || parts.sequences.iter().any(|s| s.queries != 1 || s.keys > keys) {
+        if parts.sequences.len() > sequences
+            || parts.sequences.iter().any(|s| s.queries != 1 || s.keys > keys)
+        {
             let expected = format!("at most {sequences}, each with one query and at most {keys} keys");
             return Err(argument(OP, "sequences", parts.sequences.len(), expected));
         }

@@ -247,7 +247,12 @@ impl Layer {
     }
 
     /// `hidden: (tokens, hidden_size)`.
-    fn forward(&self, hidden: Tensor, step: Shared<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+    fn forward(
+        &self,
+        hidden: Tensor,
+        step: Shared<'_>,
+        cache: &mut kv_cache::Layer,
+    ) -> Result<Tensor, Error> {
         let normed = rms_norm::forward(&hidden, &self.input_layernorm, self.eps)?;
         let hidden = self.attention.forward_add(&normed, step, cache, hidden)?;
         let normed = rms_norm::forward(&hidden, &self.post_attention_layernorm, self.eps)?;

@@ -52,17 +52,25 @@ impl Kernels {
 }
 
 /// `q: (tokens, heads, head_dim)`; gives the same shape in bf16. Shapes are as checked in [`crate::attention::causal`].
-pub(crate) fn forward(q: &CudaTensor, layer: &CudaLayer, step: &DeviceStep, scale: f32) -> Result<CudaTensor> {
+pub(crate) fn forward(
+    q: &CudaTensor,
+    layer: &CudaLayer,
+    step: &DeviceStep,
+    scale: f32,
+) -> Result<CudaTensor> {
     check_scale(OP, scale)?;
     let q = &q.to_dtype(DType::BF16)?;
     let (heads, head_dim) = (q.shape()[1], q.shape()[2]);
-    let kernels = Kernels::of(head_dim).ok_or_else(|| argument(OP, "head_dim", head_dim, "16, 32, 64 or 128"))?;
+    let kernels =
+        Kernels::of(head_dim).ok_or_else(|| argument(OP, "head_dim", head_dim, "16, 32, 64 or 128"))?;
     if heads != step.group() * layer.kv_heads || q.shape()[0] != step.tokens() {
         let expected = format!("{} tokens of {} heads", step.tokens(), step.group() * layer.kv_heads);
         return Err(argument(OP, "q", q.shape(), expected));
     }
     let call = Call { q, layer, step, scale, out: &q.gpu().uninitialised(q.shape(), DType::BF16)? };
-    for ((few, sequences), (split, rows)) in step.few().into_iter().zip(kernels.split.into_iter().zip([16, 32])) {
+    for ((few, sequences), (split, rows)) in
+        step.few().into_iter().zip(kernels.split.into_iter().zip([16, 32]))
+    {
         if few.sequences > 0 {
             call.split(few, sequences, rows, [split, kernels.combine])?;
         }
@@ -187,7 +195,10 @@ mod tests {
         assert_eq!(split_geometry(few, 4, 128, 32).shared_bytes, 78_336);
         // Devices of compute capability 8.6 and 8.9 have the least: 99 KiB for a block.
         assert!(split_geometry(few, 4, 128, 32).shared_bytes <= 99 << 10);
-        assert_eq!(combine_geometry(few, 4, 128), Launch { grid: [7, 4, 3], block: [128, 1, 1], shared_bytes: 0 });
+        assert_eq!(
+            combine_geometry(few, 4, 128),
+            Launch { grid: [7, 4, 3], block: [128, 1, 1], shared_bytes: 0 }
+        );
         assert_eq!(combine_geometry(few, 2, 16).block, [32, 1, 1]);
     }
 }

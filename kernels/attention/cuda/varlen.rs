@@ -161,7 +161,11 @@ fn windows_geometry(windows: usize, heads: usize, each: usize, head_dim: usize) 
 }
 
 fn frames_geometry(tiles: usize, heads: usize, head_dim: usize) -> Launch {
-    Launch { grid: [tiles as u32, heads as u32, 1], block: [THREADS, 1, 1], shared_bytes: tiled_bytes(head_dim) }
+    Launch {
+        grid: [tiles as u32, heads as u32, 1],
+        block: [THREADS, 1, 1],
+        shared_bytes: tiled_bytes(head_dim),
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,11 @@ fn a_segment_does_not_see_the_others() {
         let rotated = Rotated { qkv: &part, tables: &tables, heads };
         let alone = attention::varlen_rotated(rotated, &segments, 0.3, Precision::Bf16).unwrap();
         let width = heads * head_dim;
-        assert_eq!(alone.to_f32_vec().unwrap(), together[start * width..(start + length) * width], "{length}");
+        assert_eq!(
+            alone.to_f32_vec().unwrap(),
+            together[start * width..(start + length) * width],
+            "{length}"
+        );
         start += length;
     }
     assert_eq!(all_tables.tokens(), start);
