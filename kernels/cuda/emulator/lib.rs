@@ -13,6 +13,7 @@ mod memory;
 pub mod testing;
 
 use std::{
+    collections::BTreeSet,
     ffi::{CStr, CString, c_char, c_void},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -33,6 +34,7 @@ pub struct Emulator {
     facts: Facts,
     seed: AtomicU64,
     heap: Mutex<Heap>,
+    launched: Mutex<BTreeSet<String>>,
 }
 
 /// What kind of device is emulated.
@@ -70,12 +72,17 @@ impl Emulator {
             exact_allocations: options.exact_allocations,
         };
         let heap = Mutex::new(Heap::new(options.memory));
-        Self { facts, seed: AtomicU64::new(options.seed), heap }
+        Self { facts, seed: AtomicU64::new(options.seed), heap, launched: Mutex::default() }
     }
 
     /// A device whose schedule is drawn from `seed`.
     pub fn device(seed: u64) -> Device {
         Device::with_driver(Arc::new(Self::new(Options { seed, ..Options::default() })))
+    }
+
+    /// The kernels that have run.
+    pub fn launched(&self) -> BTreeSet<String> {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn heap(&self) -> MutexGuard<'_, Heap> {
@@ -169,6 +176,7 @@ impl Driver for Emulator {
             ocellus_emulator_launch(&launch, message.as_mut_ptr().cast(), message.len(), &mut fault)
         };
         if outcome == 0 {
+            self.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(function.name.clone());
             return Ok(());
         }
         let reason = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();

@@ -108,35 +108,36 @@ struct GroupThread {
 
 inline thread_local std::map<u32, GroupThread> group_threads;
 
-// An element of a tile: rows are 128 bytes, eight of them 1024; the descriptor says where the next eight begin.
-inline float described(u64 descriptor, u32 row, u32 feature) {
+// Sixteen features of a row of a tile: rows are 128 bytes, eight of them 1024; the descriptor says where the next eight
+// begin. What a chunk of 16 bytes holds is found at its swizzled place.
+inline void described(u64 descriptor, u32 row, double (&values)[16]) {
     if (descriptor >> 62 != 1) fail("wgmma: only the swizzle of 128 bytes is emulated");
-    size_t start = (descriptor & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
     if (descriptor >> 49 & 7) fail("wgmma: only tiles at multiples of 1024 bytes are emulated");
-    size_t place = swizzled(start + row / 8 * stride + row % 8 * 128 + feature * 2);
-    expect_shared(shared_memory() + place, 2, 2, "wgmma");
-    bf16 value;
-    memcpy(&value, shared_memory() + place, 2);
-    return __uint_as_float(u32(value.bits) << 16);
+    size_t start = (descriptor & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
+    for (u32 chunk = 0; chunk < 2; chunk++) {
+        size_t at = swizzled(start + row / 8 * stride + row % 8 * 128 + chunk * 16);
+        expect_shared(shared_memory() + at, 16, 16, "wgmma");
+        for (u32 i = 0; i < 8; i++) {
+            bf16 value;
+            memcpy(&value, shared_memory() + at + i * 2, 2);
+            values[chunk * 8 + i] = to_float(value);
+        }
+    }
 }
 
 inline void carry_out(const GroupProduct& product, std::vector<float>& sums) {
     u32 warp = place.thread_index.x / 32 % 4;
     u32 group = place.lane / 4, pair = place.lane % 4 * 2;
-    double a[2][16];
-    for (u32 half = 0; half < 2; half++) {
-        for (u32 k = 0; k < 16; k++) a[half][k] = described(product.a, warp * 16 + group + half * 8, k);
-    }
+    double a[2][16], b[16];
+    for (u32 half = 0; half < 2; half++) described(product.a, warp * 16 + group + half * 8, a[half]);
     for (int n = 0; n < product.tiles; n++) {
         for (u32 i = 0; i < 2; i++) {
-            double sum[2] = {0, 0};
-            for (u32 k = 0; k < 16; k++) {
-                double b = described(product.b, n * 8 + pair + i, k);
-                for (u32 half = 0; half < 2; half++) sum[half] += a[half][k] * b;
-            }
+            described(product.b, n * 8 + pair + i, b);
             for (u32 half = 0; half < 2; half++) {
+                double sum = 0;
+                for (u32 k = 0; k < 16; k++) sum += a[half][k] * b[k];
                 float& d = sums[n * 4 + half * 2 + i];
-                d = float((product.add ? double(d) : 0.0) + sum[half]);
+                d = float((product.add ? double(d) : 0.0) + sum);
             }
         }
     }

@@ -27,10 +27,9 @@ const FORMATS: [Format; 4] = [
     Format::Quantized(Scheme::Int4Asymmetric),
 ];
 
-fn hopper(seed: u64) -> Device {
+fn hopper(seed: u64) -> Arc<Emulator> {
     let seed = testing::seed().wrapping_add(seed);
-    let options = Options { seed, capability: (9, 0), ..Options::default() };
-    Device::with_driver(Arc::new(Emulator::new(options)))
+    Arc::new(Emulator::new(Options { seed, capability: (9, 0), ..Options::default() }))
 }
 
 /// A matrix of random numbers as a checkpoint has it.
@@ -160,11 +159,15 @@ fn tiles_of_tokens() {
 
 #[test]
 fn tiles_that_hopper_copies() {
-    for (tokens, cols, rows) in [(128, 64, 128), (129, 328, 700), (300, 200, 129)] {
-        check(
-            Case { tokens, cols, rows, format: Format::Bf16, bias: tokens % 2 == 0 },
-            &hopper(tokens as u64),
-        );
+    for (tokens, cols, rows, kernel) in [
+        (128, 328, 512, "linear_wgmma_128"),
+        (129, 200, 400, "linear_wgmma_192"),
+        (129, 72, 700, "linear_wgmma_256"),
+    ] {
+        let emulator = hopper(tokens as u64);
+        let device = Device::with_driver(emulator.clone());
+        check(Case { tokens, cols, rows, format: Format::Bf16, bias: tokens % 2 == 0 }, &device);
+        assert!(emulator.launched().contains(kernel), "{:?}", emulator.launched());
     }
 }
 
@@ -180,7 +183,7 @@ fn long_rows() {
         check(66, 8193, Format::Bf16, &device);
         check(66, 8192, Format::Quantized(Scheme::Int8), &device);
     }
-    check(130, 8264, Format::Bf16, &hopper(1));
+    check(130, 8264, Format::Bf16, &Device::with_driver(hopper(1)));
 }
 
 fn check_swiglu(case: Case, device: &Device) {
@@ -225,39 +228,62 @@ fn swiglu_of_alternating_rows() {
         }
     }
     for (tokens, cols, rows) in [(128, 72, 200), (150, 64, 420)] {
-        check_swiglu(Case { tokens, cols, rows, format: Format::Bf16, bias: true }, &hopper(2));
+        check_swiglu(
+            Case { tokens, cols, rows, format: Format::Bf16, bias: true },
+            &Device::with_driver(hopper(2)),
+        );
     }
 }
 
 /// One token's outputs have the same bits alone and in any company, whichever kernel computes them.
-#[test]
-fn a_token_does_not_see_the_others() {
-    const TOKENS: usize = 520;
-    // A long row as well: both slices are summed in one order.
-    for (cols, rows) in [(328, 200), (8200, 24)] {
-        for (device, formats) in
-            [(testing::devices(1).next().unwrap(), &FORMATS[..]), (hopper(3), &FORMATS[..1])]
-        {
-            for &format in formats {
-                let weight =
-                    Weight::new(vec![matrix(1, rows, cols)], Order::Stacked, format, &device).unwrap();
-                let x = testing::tensor(2, &[TOKENS, cols], &device).to_dtype(DType::BF16).unwrap();
-                let residual = testing::tensor(3, &[TOKENS, rows], &device);
-                let compute = |first: usize, tokens: usize| {
-                    let x = x.narrow(0, first, tokens).unwrap();
-                    let residual = residual.narrow(0, first, tokens).unwrap();
-                    let y = linear::forward_add(&x, &weight, None, residual).unwrap();
-                    y.narrow(0, 0, 1).unwrap().to_f32_vec().unwrap()
-                };
-                let alone = compute(7, 1);
-                for tokens in [2, 5, 9, 33, 64, 65, 129, 300, 513] {
-                    if cols < 1000 || [5, 33, 65, 129].contains(&tokens) {
-                        assert_eq!(compute(7, tokens), alone, "{tokens} tokens, {format:?}, {cols} features");
-                    }
-                }
-            }
+fn check_company(
+    emulator: &Arc<Emulator>,
+    formats: &[Format],
+    cols: usize,
+    rows: usize,
+    companies: &[usize],
+) {
+    let device = Device::with_driver(emulator.clone());
+    for &format in formats {
+        let weight = Weight::new(vec![matrix(1, rows, cols)], Order::Stacked, format, &device).unwrap();
+        let most = companies.iter().max().unwrap() + 7;
+        let x = testing::tensor(2, &[most, cols], &device).to_dtype(DType::BF16).unwrap();
+        let residual = testing::tensor(3, &[most, rows], &device);
+        let compute = |tokens: usize| {
+            let x = x.narrow(0, 7, tokens).unwrap();
+            let residual = residual.narrow(0, 7, tokens).unwrap();
+            let y = linear::forward_add(&x, &weight, None, residual).unwrap();
+            y.narrow(0, 0, 1).unwrap().to_f32_vec().unwrap()
+        };
+        let alone = compute(1);
+        for &tokens in companies {
+            assert_eq!(compute(tokens), alone, "{tokens} tokens, {format:?}, {cols} features");
         }
     }
+}
+
+#[test]
+fn a_token_does_not_see_the_others() {
+    let emulator = Arc::new(Emulator::new(Options { seed: testing::seed(), ..Options::default() }));
+    check_company(&emulator, &FORMATS, 136, 200, &[2, 5, 9, 17, 33, 65, 200]);
+    for format in ["bf16", "int8", "int4", "int4_zero"] {
+        for shape in ["skinny_8", "skinny_16", "skinny_32", "skinny_64", "small", "large"] {
+            let kernel = format!("linear_{shape}_{format}");
+            assert!(emulator.launched().contains(&kernel), "{kernel} was not needed");
+        }
+    }
+    let emulator = hopper(3);
+    check_company(&emulator, &FORMATS[..1], 136, 512, &[3, 65, 128]);
+    assert!(emulator.launched().contains("linear_wgmma_128"));
+}
+
+/// The same where long rows are summed in two parts.
+#[test]
+fn a_token_with_long_rows_does_not_see_the_others() {
+    let emulator = Arc::new(Emulator::new(Options { seed: testing::seed(), ..Options::default() }));
+    check_company(&emulator, &FORMATS[..1], 8200, 24, &[5, 12, 65]);
+    let emulator = hopper(4);
+    check_company(&emulator, &FORMATS[..1], 8200, 130, &[1, 66]);
 }
 
 #[test]
