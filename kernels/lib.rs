@@ -20,6 +20,7 @@ mod buffer;
 #[allow(dead_code)]
 pub mod cuda;
 mod device;
+pub mod doctor;
 pub mod embedding;
 mod error;
 mod exp;

@@ -24,6 +24,11 @@ struct bf16 {
 
 #else
 
+// nvcc brings it with a header of the host, the compiler in the driver package does not.
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 // The block's dynamic shared memory as bytes, aligned to 1024. Its values are arbitrary at first.
 #define SHARED_MEMORY(name) extern __shared__ __align__(1024) u8 name[]
 

@@ -13,6 +13,7 @@ mod driver;
 pub(crate) mod elements;
 mod failure;
 mod gpu;
+pub(crate) mod inventory;
 mod modules;
 mod nvidia;
 mod pool;

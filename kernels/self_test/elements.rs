@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::{BF16, Bench, Pair, Tolerance};
+use super::{Bench, Pair, Tolerance};
 use crate::{
     DType, HostBytes, HostMatrix, Result, Tensor, add, embedding, gelu,
     linear::{Format, Order, Weight},
@@ -23,6 +23,9 @@ const LENGTHS: [usize; 9] = [0, 1, 7, 9, 63, 257, 2047, 4099, 40_001];
 
 pub(super) fn conversion(bench: &mut Bench) -> Result<()> {
     for n in LENGTHS {
+        if !bench.has_time(100 * n) {
+            continue;
+        }
         let Pair { host, device } = bench.pair(&[n], 3.0)?;
         let narrow: Vec<f32> = host.to_f32_vec()?.into_iter().map(|x| bf16::from_f32(x).to_f32()).collect();
         let narrow = Tensor::from_f32(narrow, &[n], &bench.host)?;
@@ -71,6 +74,9 @@ pub(super) fn rms_norm(bench: &mut Bench) -> Result<()> {
 
 pub(super) fn add(bench: &mut Bench) -> Result<()> {
     for n in LENGTHS {
+        if !bench.has_time(100 * n) {
+            continue;
+        }
         let (a, b) = (bench.pair(&[n], 1.0)?, bench.pair(&[n], 1.0)?);
         let expected = add::reference(&a.host, &b.host)?;
         bench.compare(n, add::forward(&a.device, &b.device), &expected, Tolerance::EXACT)?;
@@ -87,6 +93,9 @@ pub(super) fn add(bench: &mut Bench) -> Result<()> {
 pub(super) fn gelu(bench: &mut Bench) -> Result<()> {
     let tolerance = bench.rounded(Tolerance { absolute: 4e-7, relative: 4e-7 });
     for n in LENGTHS {
+        if !bench.has_time(100 * n) {
+            continue;
+        }
         let x = bench.activations(&[n], 12.0)?;
         bench.compare(n, gelu::forward(&x.device), &gelu::reference(&x.host)?, tolerance)?;
     }
@@ -96,6 +105,9 @@ pub(super) fn gelu(bench: &mut Bench) -> Result<()> {
 pub(super) fn silu_mul(bench: &mut Bench) -> Result<()> {
     let tolerance = bench.rounded(Tolerance { absolute: 1e-30, relative: 8e-7 });
     for n in LENGTHS {
+        if !bench.has_time(100 * n) {
+            continue;
+        }
         let (gate, up) = (bench.activations(&[n], 12.0)?, bench.activations(&[n], 12.0)?);
         let expected = silu_mul::reference(&gate.host, &up.host)?;
         bench.compare(n, silu_mul::forward(&gate.device, &up.device), &expected, tolerance)?;
@@ -107,6 +119,9 @@ pub(super) fn rows(bench: &mut Bench) -> Result<()> {
     for (n_rows, width, taken) in
         [(1, 1, 1), (7, 3, 7), (5, 8, 0), (40, 513, 33), (3, 64, 9), (200, 1280, 199), (4, 0, 2)]
     {
+        if !bench.has_time(10 * n_rows * width) {
+            continue;
+        }
         let case = format!("{taken} of {n_rows} x {width}");
         for narrow in [false, true] {
             let shape = [n_rows, width];
@@ -139,6 +154,9 @@ pub(super) fn rows(bench: &mut Bench) -> Result<()> {
 
 pub(super) fn embedding(bench: &mut Bench) -> Result<()> {
     for (vocabulary, width, n) in [(1, 8, 3), (300, 136, 70), (1000, 2048, 17), (50, 24, 0)] {
+        if !bench.has_time(vocabulary * width) {
+            continue;
+        }
         let values = bench.values(&[vocabulary, width], 1.0);
         let table = |device| Weight::new(vec![matrix(&values, width)?], Order::Stacked, Format::Bf16, device);
         let ids: Vec<u32> = (0..n).map(|_| bench.numbers.below(vocabulary) as u32).collect();
@@ -153,9 +171,4 @@ pub(super) fn embedding(bench: &mut Bench) -> Result<()> {
 pub(super) fn matrix(values: &[f32], cols: usize) -> Result<HostMatrix> {
     let bytes: Vec<u8> = values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
     HostMatrix::new(HostBytes::new(Arc::new(bytes)), DType::BF16, values.len() / cols.max(1), cols)
-}
-
-/// The tolerance of a result that is rounded to bf16 on the device.
-pub(super) const fn rounded_to_bf16(absolute: f32) -> Tolerance {
-    Tolerance { absolute, relative: BF16 }
 }

@@ -35,6 +35,8 @@ impl Guard {
     pub(super) fn new(inner: Arc<dyn Driver>) -> Self {
         // Each buffer comes from here and returns here, so that all are filled and looked at.
         let facts = Facts { exact_allocations: true, ..inner.facts().clone() };
+        // Errors are then those of the kernel that made them.
+        inner.check_launches(true);
         Self {
             inner,
             facts,
@@ -96,6 +98,17 @@ impl Driver for Guard {
         unsafe { self.inner.upload(from, to) }
     }
 
+    unsafe fn upload_with(
+        &self,
+        to: u64,
+        bytes: usize,
+        unit: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), Failure> {
+        // SAFETY: the caller promises what the driver asks for.
+        unsafe { self.inner.upload_with(to, bytes, unit, fill) }
+    }
+
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), Failure> {
         // SAFETY: the caller promises what the driver asks for.
         unsafe { self.inner.download(from, to) }
@@ -127,12 +140,38 @@ impl Driver for Guard {
         unsafe { self.inner.launch(function, launch, arguments) }
     }
 
+    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
+        self.inner.tile_map(tiles)
+    }
+
     fn synchronize(&self) -> Result<(), Failure> {
         self.inner.synchronize()
     }
 
-    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
-        self.inner.tile_map(tiles)
+    fn check_launches(&self, on: bool) {
+        self.inner.check_launches(on);
+    }
+
+    fn begin_recording(&self) -> Result<(), Failure> {
+        // Nothing may be waited for while it is recorded.
+        self.inner.check_launches(false);
+        self.inner.begin_recording()
+    }
+
+    fn end_recording(&self) -> Result<u64, Failure> {
+        let recording = self.inner.end_recording();
+        self.inner.check_launches(true);
+        recording
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), Failure> {
+        // SAFETY: the caller promises what the driver asks for.
+        unsafe { self.inner.replay(recording) }
+    }
+
+    unsafe fn forget(&self, recording: u64) -> Result<(), Failure> {
+        // SAFETY: the caller promises what the driver asks for.
+        unsafe { self.inner.forget(recording) }
     }
 }
 

@@ -9,6 +9,7 @@
 //! An operation that has no kernel on the device is computed by the reference itself and agrees; [`Outcome::kernels`]
 //! tells how many launches there were.
 
+mod attention;
 mod choice;
 mod elements;
 mod guard;
@@ -29,7 +30,12 @@ pub struct Options {
     pub seed: u64,
     /// How often each case is repeated, with other numbers each time.
     pub rounds: usize,
+    /// Leaves out the cases that compute much, for devices that are only emulated.
+    pub short: bool,
 }
+
+/// Multiplications, or numbers moved, of the largest cases that a short test has.
+const SHORT_WORK: usize = 600_000;
 
 /// What came of one operation's cases.
 #[derive(Clone, Debug)]
@@ -75,6 +81,19 @@ pub fn guarded(device: &Device) -> Device {
 /// # Errors
 /// When the processor's side fails, which says nothing of the device. What the device does wrong is in the outcomes.
 pub fn run(device: &Device, options: Options, done: &mut dyn FnMut(&Outcome)) -> Result<Vec<Outcome>> {
+    run_some(device, options, &|_| true, done)
+}
+
+/// The same for the operations whose names `wanted` says yes to.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_some(
+    device: &Device,
+    options: Options,
+    wanted: &dyn Fn(&str) -> bool,
+    done: &mut dyn FnMut(&Outcome),
+) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let operations: &[(&'static str, &'static str, Cases)] = &[
         ("conversion", "exact: rounding to nearest even", elements::conversion),
@@ -88,10 +107,15 @@ pub fn run(device: &Device, options: Options, done: &mut dyn FnMut(&Outcome)) ->
         ("linear int8", products::QUANTIZED_WHY, products::int8),
         ("linear int4", products::QUANTIZED_WHY, products::int4),
         ("linear swiglu", products::SWIGLU_WHY, products::swiglu),
+        ("attention varlen", attention::WHY, attention::varlen),
+        ("attention causal", attention::WHY, attention::causal),
         ("top_k", "exact: the same entries in the same order", choice::top_k),
         ("sampling", "exact: weights are integers, so the same token", choice::sampling),
     ];
     for (index, &(operation, tolerance, cases)) in operations.iter().enumerate() {
+        if !wanted(operation) {
+            continue;
+        }
         let outcome = test(device, options, (index as u64, operation, tolerance), cases)?;
         done(&outcome);
         outcomes.push(outcome);
@@ -113,6 +137,7 @@ fn test(
     let mut bench = Bench {
         device: on_device,
         host: Device::host(),
+        short: options.short,
         numbers: Numbers::new(options.seed.wrapping_mul(0x0100_0000_01B3).wrapping_add(index)),
         outcome: Outcome {
             operation,
@@ -160,6 +185,7 @@ struct Bench {
     device: Device,
     /// Where the reference computes.
     host: Device,
+    short: bool,
     numbers: Numbers,
     outcome: Outcome,
 }
@@ -171,6 +197,11 @@ struct Pair {
 }
 
 impl Bench {
+    /// Whether a case of so many multiplications, or numbers moved, is to be run.
+    fn has_time(&self, work: usize) -> bool {
+        !self.short || work <= SHORT_WORK
+    }
+
     /// Numbers in `[-1, 1)` times `scale`, in f32.
     fn pair(&mut self, shape: &[usize], scale: f32) -> Result<Pair> {
         let values = self.values(shape, scale);
@@ -179,7 +210,8 @@ impl Bench {
 
     /// Numbers that bf16 holds exactly: f32 on the host, and what activations are on the device.
     fn activations(&mut self, shape: &[usize], scale: f32) -> Result<Pair> {
-        let values = self.values(shape, scale).into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect();
+        let values =
+            self.values(shape, scale).into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect();
         let Pair { host, device } = self.put(values, shape)?;
         let device = if self.is_narrow() { device.to_dtype(DType::BF16)? } else { device };
         Ok(Pair { host, device })

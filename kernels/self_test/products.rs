@@ -8,7 +8,8 @@ use crate::{
     linear::{self, Format, Order, Scheme, Weight},
 };
 
-pub(super) const WHY: &str = "2e-4 + 1e-5 of the number + the rounding: sums of up to 8,264 products in f32, in any order";
+pub(super) const WHY: &str =
+    "2e-4 + 1e-5 of the number + the rounding: sums of up to 8,264 products in f32, in any order";
 pub(super) const QUANTIZED_WHY: &str =
     "the same with the very numbers that the codes stand for; the processor also rounds inputs to 8 bits";
 pub(super) const SWIGLU_WHY: &str =
@@ -49,6 +50,9 @@ pub(super) fn int4(bench: &mut Bench) -> Result<()> {
 
 fn products(bench: &mut Bench, format: Format) -> Result<()> {
     for (index, (tokens, cols, rows)) in SHAPES.into_iter().enumerate() {
+        if !bench.has_time(tokens * cols * rows) {
+            continue;
+        }
         let case = format!("{tokens} tokens, {cols} to {rows}, {format:?}");
         let x = bench.activations(&[tokens, cols], 1.0)?;
         let values = bench.values(&[rows, cols], 1.0);
@@ -90,6 +94,9 @@ pub(super) fn swiglu(bench: &mut Bench) -> Result<()> {
         for (tokens, cols, rows) in
             [(1, 40, 7), (2, 64, 16), (5, 8, 57), (18, 72, 100), (70, 40, 90), (128, 72, 200), (150, 64, 420)]
         {
+            if !bench.has_time(2 * tokens * cols * rows) {
+                continue;
+            }
             let case = format!("{tokens} tokens, {cols} to {rows}, {format:?}");
             let x = bench.activations(&[tokens, cols], 1.0)?;
             let parts = [(); 2].map(|()| bench.values(&[rows, cols], 1.0));
@@ -107,7 +114,8 @@ pub(super) fn swiglu(bench: &mut Bench) -> Result<()> {
                 linear::swiglu(&x.device, &weight, Some(&bias))?.narrow(1, 0, rows)
             });
             let one = tolerance(bench, format, cols);
-            let product = Tolerance { absolute: one.absolute * 10.0, relative: 3.0 * BF16 + 20.0 * one.relative };
+            let product =
+                Tolerance { absolute: one.absolute * 10.0, relative: 3.0 * BF16 + 20.0 * one.relative };
             // What differs in one factor is multiplied by the other, below 40 here.
             let product = Tolerance { absolute: product.absolute.max(40.0 * one.absolute), ..product };
             bench.compare(case, found, &expected, product)?;

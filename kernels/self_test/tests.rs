@@ -5,7 +5,8 @@ use super::*;
 #[test]
 fn the_processor_passes() {
     let mut told = 0;
-    let outcomes = run(&Device::cpu(), Options { seed: 1, rounds: 1 }, &mut |_| told += 1).unwrap();
+    let outcomes =
+        run(&Device::cpu(), Options { seed: 1, rounds: 1, short: true }, &mut |_| told += 1).unwrap();
     assert_eq!(told, outcomes.len());
     for outcome in outcomes {
         assert_eq!(outcome.faults, [""; 0], "{}", outcome.operation);
@@ -16,12 +17,13 @@ fn the_processor_passes() {
 
 fn bench() -> Bench {
     let mut outcomes = Vec::new();
-    let options = Options { seed: 1, rounds: 0 };
+    let options = Options { seed: 1, rounds: 0, short: true };
     let none: Cases = |_| Ok(());
     outcomes.push(test(&Device::cpu(), options, (0, "test", "none"), none).unwrap());
     Bench {
         device: Device::cpu(),
         host: Device::cpu(),
+        short: true,
         numbers: Numbers::new(1),
         outcome: outcomes.remove(0),
     }

@@ -55,7 +55,10 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 }
 
 /// The same for work that `device` does, which may go on when the call returns.
-pub(crate) fn timed_on<T>(device: &Device, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
+pub(crate) fn timed_on<T>(
+    device: &Device,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(f64, T)> {
     timed(|| {
         let result = work()?;
         device.synchronize()?;

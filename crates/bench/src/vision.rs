@@ -49,7 +49,8 @@ const COLUMNS: &[Column] = &[
 /// When the model can't be loaded, or a size is none that the tower takes.
 pub fn run(folder: &Path, options: &Options, limits: &Limits, progress: &Progress<'_>) -> Result<Report> {
     progress("loading the vision tower");
-    let model::Loaded { part: tower, weights, device } = model::tower(folder, &options.device, options.weights)?;
+    let model::Loaded { part: tower, weights, device } =
+        model::tower(folder, &options.device, options.weights)?;
     let config = tower.config();
     let limit = format::limit(weights);
     let mut table = Table::new("vision tower, one picture at a time", COLUMNS);

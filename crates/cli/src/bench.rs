@@ -212,7 +212,7 @@ impl What {
             Self::Kernels(typed) => {
                 let limits = limits(&typed.device)?;
                 kernels::run(&typed.options(), &limits, progress)
-            },
+            }
             Self::Vision(VisionArguments { model, sizes, repetitions }) => {
                 let folder = model.folder(progress)?;
                 let ModelArguments { device, weights, .. } = model;
