@@ -1,6 +1,11 @@
 //! Where tensors live. Only this crate matches on it.
 
-use crate::{Error, Result};
+use std::sync::Arc;
+
+use crate::{
+    Error, Result,
+    cuda::{Driver, Failure, Gpu, Nvidia},
+};
 
 /// How exact the arithmetic between weights is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,29 +19,70 @@ pub enum Precision {
 /// A place that holds tensors and computes on them.
 #[derive(Clone, Debug)]
 pub struct Device {
-    pub(crate) candle: candle_core::Device,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// The processor, or Apple's GPU.
+    Candle(candle_core::Device),
+    /// One of NVIDIA's GPUs.
+    Cuda(Arc<Gpu>),
 }
 
 impl Device {
-    /// The device that a user names: `auto` (the best that works), `cpu`, or `metal` on Apple machines.
+    /// The device that a user names: `auto` (the best that works), `cpu`, `cuda` or `cuda:1` for NVIDIA's GPUs, or
+    /// `metal` on Apple machines.
     ///
     /// # Errors
-    /// [`Error::Device`] when it is unknown or can't be had; `auto` always finds one.
+    /// [`Error::Device`] when it is unknown or can't be had; `auto` always finds one, and says why it is not a GPU.
     pub fn open(name: &str) -> Result<Self> {
         match name {
-            "auto" => Ok(metal().unwrap_or_else(|_| Self::cpu())),
+            "auto" => Ok(Self::best()),
             "cpu" => Ok(Self::cpu()),
             "metal" => metal(),
-            _ => Err(Error::Device {
-                name: name.to_owned(),
-                reason: "unknown; one of auto, cpu, metal".to_owned(),
-            }),
+            _ => match cuda_index(name) {
+                Some(index) => Self::nvidia(index)
+                    .map_err(|failure| Error::Device { name: name.to_owned(), reason: failure.to_string() }),
+                None => Err(Error::Device {
+                    name: name.to_owned(),
+                    reason: "unknown; one of auto, cpu, cuda, cuda:1, metal".to_owned(),
+                }),
+            },
         }
+    }
+
+    /// The first GPU that can be had, or the processor.
+    fn best() -> Self {
+        if let Ok(device) = metal() {
+            return device;
+        }
+        match Self::nvidia(0) {
+            Ok(device) => device,
+            // Most machines have no such GPU, which is no news to anybody.
+            Err(reason @ Failure::NoDriver) => {
+                tracing::info!("computing on the processor: {reason}");
+                Self::cpu()
+            }
+            Err(reason) => {
+                tracing::warn!("computing on the processor: {reason}");
+                Self::cpu()
+            }
+        }
+    }
+
+    fn nvidia(index: usize) -> std::result::Result<Self, Failure> {
+        Ok(Self::with_driver(Arc::new(Nvidia::open(index)?)))
     }
 
     /// The processor.
     pub fn cpu() -> Self {
-        Self { candle: candle_core::Device::Cpu }
+        Self::from_candle(candle_core::Device::Cpu)
+    }
+
+    /// The CUDA device behind `driver`.
+    pub fn with_driver(driver: Arc<dyn Driver>) -> Self {
+        Self::from_gpu(Arc::new(Gpu::new(driver)))
     }
 
     /// The device whose memory is the host's: where weights are packed.
@@ -46,16 +92,59 @@ impl Device {
 
     /// The name that [`Device::open`] takes.
     pub fn name(&self) -> &'static str {
-        match self.candle {
-            candle_core::Device::Cpu => "cpu",
-            candle_core::Device::Cuda(_) => "cuda",
-            candle_core::Device::Metal(_) => "metal",
+        match self.place {
+            Place::Candle(candle_core::Device::Cpu) => "cpu",
+            Place::Candle(candle_core::Device::Cuda(_)) | Place::Cuda(_) => "cuda",
+            Place::Candle(candle_core::Device::Metal(_)) => "metal",
+        }
+    }
+
+    pub(crate) fn from_candle(candle: candle_core::Device) -> Self {
+        Self { place: Place::Candle(candle) }
+    }
+
+    pub(crate) fn from_gpu(gpu: Arc<Gpu>) -> Self {
+        Self { place: Place::Cuda(gpu) }
+    }
+
+    /// Waits until everything that was asked for is done, which on the processor it is when a call returns.
+    ///
+    /// # Errors
+    /// When something asked for earlier has failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match self.gpu() {
+            Some(gpu) => Ok(gpu.driver().synchronize()?),
+            None => Ok(()),
         }
     }
 
     /// Whether tensors lie in the host's memory, where our own processor kernels can read them.
     pub(crate) fn is_host(&self) -> bool {
-        matches!(self.candle, candle_core::Device::Cpu)
+        matches!(self.place, Place::Candle(candle_core::Device::Cpu))
+    }
+
+    /// The CUDA device, if it is one.
+    pub(crate) fn gpu(&self) -> Option<&Arc<Gpu>> {
+        match &self.place {
+            Place::Cuda(gpu) => Some(gpu),
+            Place::Candle(_) => None,
+        }
+    }
+
+    /// Where candle computes the references of this device's operations.
+    pub(crate) fn candle(&self) -> candle_core::Device {
+        match &self.place {
+            Place::Candle(device) => device.clone(),
+            Place::Cuda(_) => candle_core::Device::Cpu,
+        }
+    }
+}
+
+/// The number in `cuda` or `cuda:1`.
+fn cuda_index(name: &str) -> Option<usize> {
+    match name.strip_prefix("cuda")? {
+        "" => Some(0),
+        rest => rest.strip_prefix(':')?.parse().ok(),
     }
 }
 
@@ -64,7 +153,7 @@ impl Device {
 fn metal() -> Result<Device> {
     let candle = candle_core::Device::new_metal(0)
         .map_err(|e| Error::Device { name: "metal".to_owned(), reason: e.to_string() })?;
-    Ok(Device { candle })
+    Ok(Device::from_candle(candle))
 }
 
 #[cfg(not(target_os = "macos"))]
@@ -73,4 +162,32 @@ fn metal() -> Result<Device> {
         name: "metal".to_owned(),
         reason: "this build is not for an Apple machine".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read() {
+        let table = [
+            ("cuda", Some(0)),
+            ("cuda:0", Some(0)),
+            ("cuda:12", Some(12)),
+            ("cuda:", None),
+            ("cuda1", None),
+            ("cuda:-1", None),
+            ("gpu", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(cuda_index(name), expected, "{name}");
+        }
+        let message = Device::open("gpu").unwrap_err().to_string();
+        assert_eq!(message, "device \"gpu\": unknown; one of auto, cpu, cuda, cuda:1, metal");
+    }
+
+    #[test]
+    fn there_is_always_a_best_device() {
+        assert!(["cpu", "cuda", "metal"].contains(&Device::open("auto").unwrap().name()));
+    }
 }

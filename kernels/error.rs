@@ -41,6 +41,9 @@ pub enum Error {
         /// How much was asked for.
         bytes: usize,
     },
+    /// A CUDA device could not be had, or failed.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::Failure),
     /// The tensor library refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -16,11 +16,16 @@ pub mod add;
 mod allocator;
 pub mod attention;
 mod buffer;
+// What the operations don't use yet, they will.
+#[allow(dead_code)]
+pub mod cuda;
 mod device;
+pub mod doctor;
 pub mod embedding;
 mod error;
 mod exp;
 pub mod gelu;
+pub mod graph;
 mod host_bytes;
 pub mod kv_cache;
 pub mod linear;
@@ -35,7 +40,10 @@ pub mod resample;
 pub mod rms_norm;
 pub mod rotary;
 pub mod rows;
+pub mod sampling;
+pub mod self_test;
 pub mod silu_mul;
+pub mod step;
 mod tensor;
 #[cfg(test)]
 mod testing;

@@ -2,7 +2,12 @@
 
 pub use candle_core::DType;
 
-use crate::{Device, Error, Result, buffer::Buffer, error::argument};
+use crate::{
+    Device, Error, Result,
+    buffer::Buffer,
+    cuda::{CudaTensor, fall_back},
+    error::argument,
+};
 
 /// A dense, row-major array on a device. Clones share the storage; tensors are never written in place,
 /// except the caches of [`crate::kv_cache`].
@@ -19,6 +24,8 @@ pub(crate) enum Storage {
     Host(HostTensor),
     /// Apple's GPU, and what the references compute with.
     Candle(candle_core::Tensor),
+    /// NVIDIA's GPUs: f32 or bf16 in their memory.
+    Cuda(CudaTensor),
 }
 
 /// f32 elements on the host, row-major without gaps.
@@ -32,7 +39,7 @@ pub(crate) struct HostTensor {
 
 /// Up to four dimensions, kept in place: tensors come and go without asking for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+pub(crate) struct Shape {
     dims: [usize; 4],
     rank: usize,
 }
@@ -49,7 +56,10 @@ impl Tensor {
         if device.is_host() {
             return Self::host(shape, |values| values.copy_from_slice(&data));
         }
-        Ok(candle_core::Tensor::from_vec(data, shape, &device.candle)?.into())
+        if let Some(gpu) = device.gpu() {
+            return Ok(gpu.tensor_f32(&data, shape)?.into());
+        }
+        Ok(candle_core::Tensor::from_vec(data, shape, &device.candle())?.into())
     }
 
     /// Zeros of f32.
@@ -64,7 +74,12 @@ impl Tensor {
                 other => other,
             });
         }
-        Ok(candle_core::Tensor::zeros(shape, DType::F32, &device.candle)?.into())
+        if let Some(gpu) = device.gpu() {
+            let zeros = gpu.uninitialised(shape, DType::F32)?;
+            zeros.clear()?;
+            return Ok(zeros.into());
+        }
+        Ok(candle_core::Tensor::zeros(shape, DType::F32, &device.candle())?.into())
     }
 
     /// The elements as f32 in row-major order, copied to the host.
@@ -75,6 +90,7 @@ impl Tensor {
         match &self.storage {
             Storage::Host(t) => Ok(t.as_slice().to_vec()),
             Storage::Candle(t) => Ok(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?),
+            Storage::Cuda(t) => t.to_f32_vec(),
         }
     }
 
@@ -83,6 +99,7 @@ impl Tensor {
         match &self.storage {
             Storage::Host(t) => t.shape.dims(),
             Storage::Candle(t) => t.dims(),
+            Storage::Cuda(t) => t.shape(),
         }
     }
 
@@ -96,6 +113,7 @@ impl Tensor {
         match &self.storage {
             Storage::Host(_) => DType::F32,
             Storage::Candle(t) => t.dtype(),
+            Storage::Cuda(t) => t.dtype(),
         }
     }
 
@@ -103,7 +121,8 @@ impl Tensor {
     pub fn device(&self) -> Device {
         match &self.storage {
             Storage::Host(_) => Device::cpu(),
-            Storage::Candle(t) => Device { candle: t.device().clone() },
+            Storage::Candle(t) => Device::from_candle(t.device().clone()),
+            Storage::Cuda(t) => Device::from_gpu(t.gpu().clone()),
         }
     }
 
@@ -118,6 +137,7 @@ impl Tensor {
         match &self.storage {
             Storage::Host(t) => Ok(HostTensor { shape: Shape::new(shape)?, ..t.clone() }.into()),
             Storage::Candle(t) => Ok(t.reshape(shape)?.into()),
+            Storage::Cuda(t) => Ok(t.reshape(shape)?.into()),
         }
     }
 
@@ -133,12 +153,17 @@ impl Tensor {
         match &self.storage {
             Storage::Host(t) => t.narrow(dim, start, len),
             Storage::Candle(t) => Ok(t.narrow(dim, start, len)?.into()),
+            Storage::Cuda(t) => Ok(t.narrow(dim, start, len)?.into()),
         }
     }
 
     /// A new tensor on the host; `fill` gets its elements, whose values are arbitrary before.
     pub(crate) fn host(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Self> {
         Ok(HostTensor::new(shape, fill)?.into())
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     pub(crate) fn into_storage(self) -> Storage {
@@ -149,23 +174,54 @@ impl Tensor {
     pub(crate) fn as_host(&self) -> Option<&[f32]> {
         match &self.storage {
             Storage::Host(t) => Some(t.as_slice()),
-            Storage::Candle(_) => None,
+            Storage::Candle(_) | Storage::Cuda(_) => None,
         }
     }
 
-    /// The same elements for candle, for references: what lies in our own buffers is copied.
+    /// The elements when they lie in a CUDA device's memory.
+    #[allow(dead_code)]
+    pub(crate) fn as_cuda(&self) -> Option<&CudaTensor> {
+        match &self.storage {
+            Storage::Cuda(t) => Some(t),
+            Storage::Host(_) | Storage::Candle(_) => None,
+        }
+    }
+
+    /// The same elements in another floating point type. On the host all tensors are f32.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] when the storage has no such type.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        match &self.storage {
+            Storage::Host(_) if dtype == DType::F32 => Ok(self.clone()),
+            Storage::Host(_) => Err(argument("tensor", "dtype", dtype, "F32 on the host")),
+            Storage::Candle(t) => Ok(t.to_dtype(dtype)?.into()),
+            Storage::Cuda(t) => Ok(t.to_dtype(dtype)?.into()),
+        }
+    }
+
+    /// The same elements for candle, for references: what lies in our own buffers is copied, and from a CUDA device to
+    /// the host, widened to f32.
     pub(crate) fn to_candle(&self) -> Result<candle_core::Tensor> {
         match &self.storage {
             Storage::Host(t) => {
                 Ok(candle_core::Tensor::from_slice(t.as_slice(), t.shape.dims(), &candle_core::Device::Cpu)?)
             }
             Storage::Candle(t) => Ok(t.clone()),
+            Storage::Cuda(t) => {
+                Ok(candle_core::Tensor::from_vec(t.to_f32_vec()?, t.shape(), &candle_core::Device::Cpu)?)
+            }
         }
     }
 
-    /// `result` of a reference in the kind of storage that this tensor has.
-    pub(crate) fn alike(&self, result: Self) -> Result<Self> {
+    /// `result`, which the reference of `op` gave, in the kind of storage that this tensor has, and in its type.
+    pub(crate) fn alike(&self, op: &'static str, result: Self) -> Result<Self> {
         match (&self.storage, &result.storage) {
+            (Storage::Cuda(t), Storage::Host(_) | Storage::Candle(_)) => {
+                fall_back(op);
+                let result = t.gpu().tensor_f32(&result.to_f32_vec()?, result.shape())?;
+                Ok(result.to_dtype(t.dtype())?.into())
+            }
             (Storage::Host(_), Storage::Candle(_)) => {
                 let values = result.to_f32_vec()?;
                 Self::host(result.shape(), |to| to.copy_from_slice(&values))
@@ -196,6 +252,12 @@ impl Tensor {
 impl From<candle_core::Tensor> for Tensor {
     fn from(t: candle_core::Tensor) -> Self {
         Self { storage: Storage::Candle(t) }
+    }
+}
+
+impl From<CudaTensor> for Tensor {
+    fn from(t: CudaTensor) -> Self {
+        Self { storage: Storage::Cuda(t) }
     }
 }
 
@@ -238,8 +300,7 @@ impl HostTensor {
     }
 
     fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Tensor> {
-        let mut shape = self.shape;
-        shape.dims[dim] = len;
+        let shape = self.shape.with(dim, len);
         let dims = self.shape.dims();
         let inner: usize = dims[dim + 1..].iter().product();
         let outer: usize = dims[..dim].iter().product();
@@ -260,7 +321,7 @@ impl HostTensor {
 }
 
 impl Shape {
-    fn new(dims: &[usize]) -> Result<Self> {
+    pub(crate) fn new(dims: &[usize]) -> Result<Self> {
         let mut shape = Self { dims: [1; 4], rank: dims.len() };
         match shape.dims.get_mut(..dims.len()) {
             Some(to) => to.copy_from_slice(dims),
@@ -269,8 +330,14 @@ impl Shape {
         Ok(shape)
     }
 
-    fn dims(&self) -> &[usize] {
+    pub(crate) fn dims(&self) -> &[usize] {
         &self.dims[..self.rank]
+    }
+
+    /// The same shape with `len` entries in dimension `dim`, which it has.
+    pub(crate) fn with(mut self, dim: usize, len: usize) -> Self {
+        self.dims[dim] = len;
+        self
     }
 }
 

@@ -2,26 +2,29 @@
 //! (Zhang and Sennrich, <https://arxiv.org/abs/1910.07467>), in f32.
 
 pub(crate) mod cpu;
+mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor, processor::Isa};
+use crate::{Result, Storage, Tensor, processor::Isa};
 
 const OP: &str = "rms_norm";
 
-/// `x: (tokens, features)`, `weight: (features)`; gives `(tokens, features)`.
+/// `x: (tokens, features)`, `weight: (features)`; gives `(tokens, features)`, on a CUDA device as bf16.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when shapes disagree.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let [_, features] = x.dims(OP, "x")?;
     weight.expect_shape(OP, "weight", &[features])?;
-    match (x.as_host(), weight.as_host()) {
-        (Some(values), Some(weight)) => {
+    match (x.storage(), weight.storage()) {
+        (Storage::Host(values), Storage::Host(weight)) => {
+            let (values, weight) = (values.as_slice(), weight.as_slice());
             Tensor::host(x.shape(), |out| cpu::forward(Isa::current(), values, weight, eps, out))
         }
-        _ => reference::forward(x, weight, eps),
+        (Storage::Cuda(x), Storage::Cuda(weight)) => Ok(cuda::forward(x, weight, eps)?.into()),
+        _ => x.alike(OP, reference::forward(x, weight, eps)?),
     }
 }
 

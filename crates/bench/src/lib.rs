@@ -15,11 +15,14 @@ pub mod picture;
 pub mod preprocess;
 mod random;
 mod report;
+pub mod self_test;
 mod spread;
 pub mod text;
 pub mod vision;
 
 pub use limits::Limits;
+use ocellus_engine::WeightFormat;
+pub use ocellus_kernels::doctor;
 pub use report::{Column, Report, Table};
 pub use spread::Spread;
 

@@ -8,12 +8,14 @@
 mod ask;
 mod bench;
 mod count;
+mod doctor;
 mod embedded;
 mod log;
 mod memory;
 mod model;
 mod quantize;
 mod sample_call;
+mod self_test;
 mod serve;
 mod settings;
 
@@ -42,6 +44,10 @@ enum Command {
     Count(count::Arguments),
     /// Measure this machine, single operations and whole models.
     Bench(bench::Arguments),
+    /// Say what this machine has to compute on, and why what it has is not used.
+    Doctor(doctor::Arguments),
+    /// Test a device against the processor's reference: every operation, and a model.
+    SelfTest(self_test::Arguments),
 }
 
 /// Why a command failed.
@@ -87,6 +93,11 @@ fn run() -> Result<(), Failure> {
         }
         Command::Count(typed) => typed.apply(),
         Command::Bench(typed) => typed.apply(),
+        Command::Doctor(typed) => typed.apply(),
+        Command::SelfTest(typed) => {
+            log::start(log::LogFormat::Text);
+            typed.apply()
+        }
     }
 }
 
