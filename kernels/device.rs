@@ -107,6 +107,17 @@ impl Device {
         Self { place: Place::Cuda(gpu) }
     }
 
+    /// Waits until everything that was asked for is done, which on the processor it is when a call returns.
+    ///
+    /// # Errors
+    /// When something asked for earlier has failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match self.gpu() {
+            Some(gpu) => Ok(gpu.driver().synchronize()?),
+            None => Ok(()),
+        }
+    }
+
     /// Whether tensors lie in the host's memory, where our own processor kernels can read them.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.place, Place::Candle(candle_core::Device::Cpu))

@@ -37,6 +37,7 @@ pub mod resample;
 pub mod rms_norm;
 pub mod rotary;
 pub mod rows;
+pub mod sampling;
 pub mod silu_mul;
 mod tensor;
 #[cfg(test)]

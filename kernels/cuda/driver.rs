@@ -106,6 +106,17 @@ pub trait Driver: fmt::Debug + Send + Sync {
         arguments: &[Argument],
     ) -> Result<(), Failure>;
 
+    /// What Hopper's hardware is told to copy tiles of a matrix by.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] where the device or its driver has no such copies, or not of this matrix.
+    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
+        Err(Failure::Call {
+            call: "tile_map",
+            code: format!("this driver has no copies of tiles: {tiles:?}"),
+        })
+    }
+
     /// Waits until everything asked for is done.
     ///
     /// # Errors
@@ -187,6 +198,34 @@ pub struct Function {
     /// The driver's handle.
     pub handle: u64,
 }
+
+/// A matrix of bf16 in the device's memory and how it is cut into tiles, which are 64 columns wide and lie in shared
+/// memory with the swizzle of 128 bytes. What a tile has outside of the matrix becomes zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// A multiple of 16.
+    pub address: u64,
+    /// Rows of the matrix.
+    pub rows: u32,
+    /// Columns of the matrix, and of its rows in memory: a multiple of 8.
+    pub columns: u32,
+    /// Rows of a tile, up to 256.
+    pub tile_rows: u32,
+}
+
+impl Tiles {
+    /// Columns of a tile.
+    pub const COLUMNS: u32 = 64;
+}
+
+/// A driver's own form of [`Tiles`], which a kernel takes by value.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct TileMap(pub [u64; 16]);
+
+// SAFETY: it is sixteen integers of 8 bytes, which 128 bytes hold without gaps.
+#[allow(unsafe_code)]
+unsafe impl bytemuck::NoUninit for TileMap {}
 
 /// The shape of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 
 mod buffer;
 mod driver;
+pub(crate) mod elements;
 mod failure;
 mod gpu;
 mod modules;
@@ -19,7 +20,8 @@ mod ptx;
 mod recording;
 mod tensor;
 
-pub use driver::{Argument, Driver, Facts, Function, Launch, Memory};
+pub(crate) use buffer::DeviceBuffer;
+pub use driver::{Argument, Driver, Facts, Function, Launch, Memory, TileMap, Tiles};
 pub use failure::Failure;
 pub(crate) use gpu::{Gpu, fall_back};
 use modules::Module;

@@ -14,6 +14,7 @@ mod recording;
 pub mod testing;
 
 use std::{
+    collections::BTreeSet,
     ffi::{CStr, CString, c_char, c_void},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,7 +24,7 @@ use std::{
 
 use ocellus_kernels::{
     Device,
-    cuda::{Argument, Driver, Facts, Failure, Function, Launch, Memory},
+    cuda::{Argument, Driver, Facts, Failure, Function, Launch, Memory, TileMap, Tiles},
 };
 
 use memory::Heap;
@@ -36,6 +37,7 @@ pub struct Emulator {
     seed: AtomicU64,
     heap: Mutex<Heap>,
     recordings: Mutex<Recordings>,
+    launched: Mutex<BTreeSet<String>>,
 }
 
 /// What kind of device is emulated.
@@ -73,12 +75,23 @@ impl Emulator {
             exact_allocations: options.exact_allocations,
         };
         let heap = Mutex::new(Heap::new(options.memory));
-        Self { facts, seed: AtomicU64::new(options.seed), heap, recordings: Mutex::default() }
+        Self {
+            facts,
+            seed: AtomicU64::new(options.seed),
+            heap,
+            recordings: Mutex::default(),
+            launched: Mutex::default(),
+        }
     }
 
     /// A device whose schedule is drawn from `seed`.
     pub fn device(seed: u64) -> Device {
         Device::with_driver(Arc::new(Self::new(Options { seed, ..Options::default() })))
+    }
+
+    /// The kernels that have run.
+    pub fn launched(&self) -> BTreeSet<String> {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn heap(&self) -> MutexGuard<'_, Heap> {
@@ -140,6 +153,7 @@ impl Emulator {
             ocellus_emulator_launch(&launch, message.as_mut_ptr().cast(), message.len(), &mut fault)
         };
         if outcome == 0 {
+            self.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(function.name.clone());
             return Ok(());
         }
         let reason = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
@@ -226,6 +240,27 @@ impl Driver for Emulator {
         arguments: &[Argument],
     ) -> Result<(), Failure> {
         self.submit(Command::Launch { function: function.clone(), launch, arguments: arguments.to_vec() })
+    }
+
+    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
+        let Tiles { address, rows, columns, tile_rows } = tiles;
+        // What the device's driver refuses.
+        if !address.is_multiple_of(16) || !columns.is_multiple_of(8) || !(1..=256).contains(&tile_rows) {
+            return Err(Failure::Call { call: "tile_map", code: format!("{tiles:?} is not allowed") });
+        }
+        let (rows, columns) = (u64::from(rows), u64::from(columns));
+        let mut words = [0; 16];
+        // As `EmulatedMap` in hopper.h.
+        words[..7].copy_from_slice(&[
+            0x6F63_656C_6C75_736D,
+            address,
+            columns,
+            rows,
+            columns * 2,
+            Tiles::COLUMNS.into(),
+            tile_rows.into(),
+        ]);
+        Ok(TileMap(words))
     }
 
     fn synchronize(&self) -> Result<(), Failure> {
