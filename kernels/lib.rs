@@ -39,6 +39,7 @@ pub mod rotary;
 pub mod rows;
 pub mod sampling;
 pub mod silu_mul;
+pub mod step;
 mod tensor;
 #[cfg(test)]
 mod testing;
