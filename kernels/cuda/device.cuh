@@ -128,6 +128,13 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const u32 (&a)[4], c
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// a * b + c in both halves, each rounded once.
+__device__ __forceinline__ u32 fma_bf16x2(u32 a, u32 b, u32 c) {
+    u32 d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 // A barrier of `threads` threads, a multiple of 32, among the block's. `id` is 1 to 15; 0 is __syncthreads' own.
 __device__ __forceinline__ void named_barrier(u32 id, u32 threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -161,3 +168,8 @@ __device__ __forceinline__ float warp_max(float value) {
     }
     return value;
 }
+
+#ifdef OCELLUS_EMULATOR
+// Its emulation needs the host's headers, which a kernel's own namespace is no place for.
+#include "hopper.cuh"
+#endif

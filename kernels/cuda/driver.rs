@@ -43,6 +43,22 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// `to` begins as many bytes of allocated memory.
     unsafe fn upload(&self, from: &[u8], to: u64) -> Result<(), Failure>;
 
+    /// Copies `bytes` bytes to the device that `fill(start, piece)` writes: pieces come in order, each a whole multiple of
+    /// `unit` bytes but for the last. While one is written, the device may fetch the one before.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when something asked for earlier has failed.
+    ///
+    /// # Safety
+    /// `to` begins as many bytes of allocated memory.
+    unsafe fn upload_with(
+        &self,
+        to: u64,
+        bytes: usize,
+        unit: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), Failure>;
+
     /// Copies to the host, when everything asked for before is done.
     ///
     /// # Errors
@@ -90,11 +106,55 @@ pub trait Driver: fmt::Debug + Send + Sync {
         arguments: &[Argument],
     ) -> Result<(), Failure>;
 
+    /// What Hopper's hardware is told to copy tiles of a matrix by.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] where the device or its driver has no such copies, or not of this matrix.
+    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
+        Err(Failure::Call {
+            call: "tile_map",
+            code: format!("this driver has no copies of tiles: {tiles:?}"),
+        })
+    }
+
     /// Waits until everything asked for is done.
     ///
     /// # Errors
     /// [`Failure::Call`] when something asked for earlier has failed.
     fn synchronize(&self) -> Result<(), Failure>;
+
+    /// Whether to wait for each kernel, so that an error names the one that made it. Slow, for tests.
+    fn check_launches(&self, on: bool);
+
+    /// From here to [`Driver::end_recording`], launches, copies and fills on the device are not done but recorded.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when a recording is under way.
+    fn begin_recording(&self) -> Result<(), Failure>;
+
+    /// Ends the recording that was begun, and gives its handle.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when none was begun, or something in it can't be recorded.
+    fn end_recording(&self) -> Result<u64, Failure>;
+
+    /// Does everything that was recorded, with the same arguments.
+    ///
+    /// # Errors
+    /// As the calls that were recorded.
+    ///
+    /// # Safety
+    /// `recording` is from [`Driver::end_recording`], and all memory that it uses is still allocated.
+    unsafe fn replay(&self, recording: u64) -> Result<(), Failure>;
+
+    /// Gives a recording back.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when something asked for earlier has failed.
+    ///
+    /// # Safety
+    /// `recording` is from [`Driver::end_recording`], and nobody uses it after this.
+    unsafe fn forget(&self, recording: u64) -> Result<(), Failure>;
 }
 
 /// What a device is and what it can hold.
@@ -138,6 +198,34 @@ pub struct Function {
     /// The driver's handle.
     pub handle: u64,
 }
+
+/// A matrix of bf16 in the device's memory and how it is cut into tiles, which are 64 columns wide and lie in shared
+/// memory with the swizzle of 128 bytes. What a tile has outside of the matrix becomes zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// A multiple of 16.
+    pub address: u64,
+    /// Rows of the matrix.
+    pub rows: u32,
+    /// Columns of the matrix, and of its rows in memory: a multiple of 8.
+    pub columns: u32,
+    /// Rows of a tile, up to 256.
+    pub tile_rows: u32,
+}
+
+impl Tiles {
+    /// Columns of a tile.
+    pub const COLUMNS: u32 = 64;
+}
+
+/// A driver's own form of [`Tiles`], which a kernel takes by value.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct TileMap(pub [u64; 16]);
+
+// SAFETY: it is sixteen integers of 8 bytes, which 128 bytes hold without gaps.
+#[allow(unsafe_code)]
+unsafe impl bytemuck::NoUninit for TileMap {}
 
 /// The shape of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

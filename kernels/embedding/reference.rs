@@ -4,6 +4,7 @@ use candle_core::DType;
 
 use crate::{
     Result, Tensor,
+    error::argument,
     linear::{Weight, WeightStorage},
 };
 
@@ -18,6 +19,7 @@ pub fn forward(table: &Weight, ids: &[u32]) -> Result<Tensor> {
             let shape = (ids.len(), table.cols());
             Ok(candle_core::Tensor::from_vec(rows, shape, &candle_core::Device::Cpu)?.into())
         }
+        WeightStorage::Cuda(_) => Err(argument("embedding", "table", "on a CUDA device", "elsewhere")),
         WeightStorage::Candle(table) => {
             let ids = candle_core::Tensor::from_slice(ids, ids.len(), table.device())?;
             Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?.into())

@@ -2,9 +2,10 @@
 //!
 //! `x: (tokens, in)` f32, `W: (out, in)`, `b: (out)` f32, `y: (tokens, out)` f32. How the weight is held decides
 //! the arithmetic ([`Format`]): as stored, products and sums are f32; packed for the processor, the factors are
-//! narrower and the sums are f32.
+//! narrower and the sums are f32. On CUDA activations and, unless the caller asks for more, results are bf16.
 
 mod bf16;
+mod cuda;
 mod exact;
 mod product;
 mod quantized;
@@ -16,12 +17,13 @@ pub use reference::forward as reference;
 
 use self::{
     bf16::PackedBf16,
+    cuda::CudaWeight,
     product::{Finish, GROUP_ROWS, PANEL, Product, Source},
     quantized::PackedInt,
 };
 use crate::{
-    Device, Error, HostBytes, HostMatrix, Precision, Result, Storage, Tensor, add, error::argument, pages,
-    silu_mul,
+    DType, Device, Error, HostBytes, HostMatrix, Precision, Result, Storage, Tensor, add, cuda::CudaTensor,
+    error::argument, gelu, pages, silu_mul,
 };
 
 const OP: &str = "linear";
@@ -59,15 +61,19 @@ pub(crate) enum WeightStorage {
     Bf16(PackedBf16),
     /// See [`Format::Quantized`]; on the host.
     Quantized(PackedInt),
+    /// In a CUDA device's memory, in bf16 or quantized.
+    Cuda(CudaWeight),
 }
 
 impl Weight {
     /// Prepares `parts`, which share their input, for `device`: matrices `(rows, in)` of which the outputs come to
-    /// lie side by side, or, [`Order::Interleaved`], the gate and the up projection of [`swiglu`]. Devices other than
-    /// the processor take [`Format::Exact`] whatever is asked for.
+    /// lie side by side, or, [`Order::Interleaved`], the gate and the up projection of [`swiglu`]. On CUDA activations
+    /// are bf16 whatever the format, and [`Format::Exact`] is for weights that are stored in bf16; other devices than
+    /// these two take [`Format::Exact`] whatever is asked for.
     ///
     /// # Errors
-    /// When there is no part, widths differ, a type is not a floating point one, or the device has no room.
+    /// When there is no part, widths differ, a type is not a floating point one or not one that the device computes with,
+    /// or the device has no room.
     pub fn new(parts: Vec<HostMatrix>, order: Order, format: Format, device: &Device) -> Result<Self> {
         let [first, ..] = &*parts else {
             return Err(argument(OP, "parts", parts.len(), "at least one"));
@@ -94,6 +100,21 @@ impl Weight {
                 parts.iter().for_each(HostMatrix::release);
                 WeightStorage::Quantized(packed)
             }
+            _ if let Some(gpu) = device.gpu() => {
+                let weight = match format {
+                    Format::Quantized(scheme) => CudaWeight::quantize(&parts, order, scheme, gpu)?,
+                    Format::Bf16 => CudaWeight::upload(&parts, order, gpu)?,
+                    Format::Exact => match parts.iter().find(|part| part.dtype() != DType::BF16) {
+                        None => CudaWeight::upload(&parts, order, gpu)?,
+                        Some(wider) => {
+                            let expected = "BF16, the widest type that CUDA devices multiply here";
+                            return Err(argument(OP, "dtype", wider.dtype(), expected));
+                        }
+                    },
+                };
+                parts.iter().for_each(HostMatrix::release);
+                WeightStorage::Cuda(weight)
+            }
             _ => {
                 let parts: Vec<_> = parts
                     .iter()
@@ -107,6 +128,7 @@ impl Weight {
             WeightStorage::Candle(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
             WeightStorage::Bf16(packed) => packed.size_in_bytes(),
             WeightStorage::Quantized(packed) => packed.size_in_bytes(),
+            WeightStorage::Cuda(weight) => weight.size_in_bytes(),
         };
         Ok(Self { storage, order, rows, cols, size_in_bytes })
     }
@@ -114,7 +136,7 @@ impl Weight {
     /// The packed bytes, for a file that [`Weight::from_packed`] reads; `None` when the weight is not packed.
     pub fn packed_bytes(&self) -> Option<&[u8]> {
         match &self.storage {
-            WeightStorage::Host(_) | WeightStorage::Candle(_) => None,
+            WeightStorage::Host(_) | WeightStorage::Candle(_) | WeightStorage::Cuda(_) => None,
             WeightStorage::Bf16(packed) => Some(packed.bytes()),
             WeightStorage::Quantized(packed) => Some(packed.bytes()),
         }
@@ -149,6 +171,26 @@ impl Weight {
         Ok(Self { storage, order, rows, cols, size_in_bytes: bytes.as_ref().len() })
     }
 
+    /// The same weight for `device`: what is packed on the host is uploaded where `device` is a CUDA device, and all else
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn on(self, device: &Device) -> Result<Self> {
+        let Self { ref storage, order, rows, cols, .. } = self;
+        let weight = match (storage, device.gpu()) {
+            (WeightStorage::Bf16(packed), Some(gpu)) => {
+                CudaWeight::upload_bf16(packed, order, rows, cols, gpu)?
+            }
+            (WeightStorage::Quantized(packed), Some(gpu)) => {
+                CudaWeight::upload_packed(packed, order, rows, cols, gpu)?
+            }
+            _ => return Ok(self),
+        };
+        let size_in_bytes = weight.size_in_bytes();
+        Ok(Self { storage: WeightStorage::Cuda(weight), order, rows, cols, size_in_bytes })
+    }
+
     /// The number of output features, those of all parts together.
     pub fn rows(&self) -> usize {
         self.rows
@@ -168,7 +210,7 @@ impl Weight {
     pub fn precision(&self) -> Precision {
         match &self.storage {
             WeightStorage::Host(_) | WeightStorage::Candle(_) => Precision::Exact,
-            WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => Precision::Bf16,
+            WeightStorage::Bf16(_) | WeightStorage::Quantized(_) | WeightStorage::Cuda(_) => Precision::Bf16,
         }
     }
 
@@ -178,6 +220,7 @@ impl Weight {
         match &self.storage {
             WeightStorage::Host(_) | WeightStorage::Candle(_) => bias,
             WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => self.order.arrange(bias),
+            WeightStorage::Cuda(weight) => weight.arrange_bias(bias),
         }
     }
 
@@ -195,7 +238,9 @@ impl Weight {
             }
             WeightStorage::Bf16(packed) => packed.read_row(row, values)?,
             WeightStorage::Quantized(packed) => packed.read_row(row, values),
-            WeightStorage::Candle(_) => return Err(argument(OP, "table", "on a device", "on the host")),
+            WeightStorage::Candle(_) | WeightStorage::Cuda(_) => {
+                return Err(argument(OP, "table", "on a device", "on the host"));
+            }
         }
         Ok(())
     }
@@ -203,7 +248,11 @@ impl Weight {
     fn check(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<usize> {
         let [tokens, features] = x.dims(OP, "x")?;
         // A packed SwiGLU fills its outputs up, and the next layer's packed rows are filled up as well.
-        let widest = if self.is_packed() { self.cols.next_multiple_of(GROUP_ROWS) } else { self.cols };
+        let widest = match &self.storage {
+            WeightStorage::Host(_) | WeightStorage::Candle(_) => self.cols,
+            WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => self.cols.next_multiple_of(GROUP_ROWS),
+            WeightStorage::Cuda(_) => self.cols.next_multiple_of(cuda::GRAIN),
+        };
         if !(self.cols..=widest).contains(&features) {
             return Err(argument(OP, "x", x.shape(), format!("(tokens, {})", self.cols)));
         }
@@ -212,6 +261,7 @@ impl Weight {
                 WeightStorage::Host(_) | WeightStorage::Candle(_) => self.rows,
                 WeightStorage::Bf16(packed) => packed.rows(),
                 WeightStorage::Quantized(packed) => packed.rows(),
+                WeightStorage::Cuda(weight) => weight.arranged_rows(),
             };
             bias.expect_shape(OP, "bias", &[arranged])?;
         }
@@ -223,13 +273,34 @@ impl Weight {
         match &self.storage {
             WeightStorage::Bf16(packed) => packed.multiply(product)?,
             WeightStorage::Quantized(packed) => packed.multiply(product),
-            WeightStorage::Host(_) | WeightStorage::Candle(_) => return Ok(false),
+            WeightStorage::Host(_) | WeightStorage::Candle(_) | WeightStorage::Cuda(_) => return Ok(false),
         }
         Ok(true)
     }
 
     fn is_packed(&self) -> bool {
         matches!(self.storage, WeightStorage::Bf16(_) | WeightStorage::Quantized(_))
+    }
+
+    /// The weight, `x` and the bias when the weight lies in a CUDA device's memory.
+    ///
+    /// # Errors
+    /// When the others do not.
+    fn on_cuda<'a>(
+        &'a self,
+        x: &'a Tensor,
+        bias: Option<&'a Tensor>,
+    ) -> Result<Option<(&'a CudaWeight, &'a CudaTensor, Option<&'a CudaTensor>)>> {
+        let WeightStorage::Cuda(weight) = &self.storage else { return Ok(None) };
+        let elsewhere = |what: &'static str, tensor: &Tensor| {
+            argument(OP, what, tensor.device().name(), "where the weight is")
+        };
+        let cuda_x = x.as_cuda().ok_or_else(|| elsewhere("x", x))?;
+        let bias = match bias {
+            None => None,
+            Some(bias) => Some(bias.as_cuda().ok_or_else(|| elsewhere("bias", bias))?),
+        };
+        Ok(Some((weight, cuda_x, bias)))
     }
 
     /// The product that fills `y` with `outputs` columns.
@@ -267,12 +338,43 @@ impl<'a> Input<'a> {
     }
 }
 
-/// `x · Wᵀ + b`. `x: (tokens, in)`, `bias: (out)` as [`Weight::arrange_bias`] gives it; gives `(tokens, out)`.
+/// `x · Wᵀ + b`. `x: (tokens, in)`, `bias: (out)` as [`Weight::arrange_bias`] gives it; gives `(tokens, out)`, on CUDA in
+/// bf16.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when shapes disagree.
 pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    forward_as(x, weight, bias, cuda::Finish::Store)
+}
+
+/// The same with a result in f32 everywhere: for logits, and for what is added to in f32.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_f32(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    forward_as(x, weight, bias, cuda::Finish::StoreF32)
+}
+
+/// `gelu(x · Wᵀ + b)` with the exact GELU of [`crate::gelu`].
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_gelu(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    match &weight.storage {
+        WeightStorage::Cuda(_) => forward_as(x, weight, bias, cuda::Finish::Gelu),
+        _ => gelu::forward(&forward(x, weight, bias)?),
+    }
+}
+
+/// [`forward`], on CUDA with something done to the sums; nothing is done to them elsewhere.
+fn forward_as(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, finish: cuda::Finish) -> Result<Tensor> {
     let tokens = weight.check(x, bias)?;
+    if let Some((on_cuda, x, bias)) = weight.on_cuda(x, bias)? {
+        if weight.order != Order::Stacked {
+            return Err(argument(OP, "weight", weight.order, "not a gate and an up projection"));
+        }
+        return Ok(on_cuda.forward(x, bias, finish)?.into());
+    }
     match (x.as_host(), &weight.storage) {
         (Some(_), WeightStorage::Bf16(_) | WeightStorage::Quantized(_)) => {
             if weight.order != Order::Stacked {
@@ -301,6 +403,16 @@ pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Ten
 pub fn forward_add(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, residual: Tensor) -> Result<Tensor> {
     let tokens = weight.check(x, bias)?;
     residual.expect_shape(OP, "residual", &[tokens, weight.rows])?;
+    if let Some((on_cuda, x, bias)) = weight.on_cuda(x, bias)? {
+        if weight.order != Order::Stacked {
+            return Err(argument(OP, "weight", weight.order, "not a gate and an up projection"));
+        }
+        let device = residual.device();
+        let Storage::Cuda(residual) = residual.into_storage() else {
+            return Err(argument(OP, "residual", device.name(), "where the weight is"));
+        };
+        return Ok(on_cuda.forward_add(x, bias, residual)?.into());
+    }
     match Input::new(x, bias) {
         Some(input) if weight.is_packed() && weight.order == Order::Stacked => {
             match residual.into_storage() {
@@ -319,7 +431,7 @@ pub fn forward_add(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, residual:
 
 /// `silu(x · Gᵀ + g) · (x · Uᵀ + u)` for a weight whose parts are `G` and `U`, both `(out, in)`, and a bias that holds
 /// `g` and `u` as [`Weight::arrange_bias`] gives them; gives `(tokens, out)`, or, when the weight is packed, `out` filled
-/// up with zeros to a multiple of 16.
+/// up with zeros to a multiple of 16, on CUDA of 8.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when shapes disagree or the weight is not [`Order::Interleaved`].
@@ -327,6 +439,9 @@ pub fn swiglu(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tens
     weight.check(x, bias)?;
     if weight.order != Order::Interleaved {
         return Err(argument(OP, "weight", weight.order, "a gate and an up projection"));
+    }
+    if let Some((weight, x, bias)) = weight.on_cuda(x, bias)? {
+        return Ok(weight.forward(x, bias, cuda::Finish::SwiGlu)?.into());
     }
     if let Some(input) = Input::new(x, bias)
         && weight.is_packed()

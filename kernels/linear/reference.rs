@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 
 use super::{Weight, WeightStorage};
-use crate::{HostMatrix, Result, Tensor};
+use crate::{HostMatrix, Result, Tensor, error::argument};
 
 /// See [`super::forward`]; shapes are as checked there.
 pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -18,6 +18,7 @@ pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Ten
         }
         WeightStorage::Candle(weight) => weight.clone(),
         WeightStorage::Bf16(_) | WeightStorage::Quantized(_) => packed(weight)?,
+        WeightStorage::Cuda(_) => return Err(argument("linear", "weight", "on a CUDA device", "elsewhere")),
     };
     let mut y = x.matmul(&weight.to_dtype(DType::F32)?.t()?)?;
     if let Some(bias) = bias {

@@ -35,6 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .flag("-ffp-contract=off")
         .flag("-fno-stack-protector")
         .flag("-U_FORTIFY_SOURCE")
+        // Kernels and their calls are compiled together.
+        .flag_if_supported("-Wno-psabi")
         .flag_if_supported("-Wno-unknown-pragmas");
     let mut scan = build.clone();
     scan.define("OCELLUS_EMULATOR_SCAN", None);

@@ -81,13 +81,21 @@ pub(super) fn entry(scheme: Scheme, word: u16) -> Entry {
 
 /// The code at `place` of the eight-bit order.
 pub(super) fn code(scheme: Scheme, codes: &[u8], place: usize, base: u8) -> u8 {
+    let stored = stored_code(scheme, codes, place);
+    match scheme {
+        Scheme::Int8 => stored,
+        Scheme::Int4Symmetric | Scheme::Int4Asymmetric => 8 * stored + base,
+    }
+}
+
+/// The byte or nibble that is stored for `place` of the eight-bit order.
+pub(super) fn stored_code(scheme: Scheme, codes: &[u8], place: usize) -> u8 {
     const HALF: usize = PANEL * GROUP / 2;
     match scheme {
         Scheme::Int8 => codes[place],
         Scheme::Int4Symmetric | Scheme::Int4Asymmetric => {
             let byte = codes[place % HALF];
-            let nibble = if place < HALF { byte & 15 } else { byte >> 4 };
-            8 * nibble + base
+            if place < HALF { byte & 15 } else { byte >> 4 }
         }
     }
 }

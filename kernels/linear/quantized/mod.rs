@@ -157,6 +157,20 @@ impl PackedInt {
         }
     }
 
+    /// The header word and the codes, as they are stored, of one packed row's group of 32 features, for devices that have
+    /// a layout of their own; none when there is no such row or group.
+    pub(crate) fn group(&self, row: usize, group: usize) -> Option<(u16, [u8; GROUP])> {
+        if row >= self.rows || group >= self.cols.div_ceil(GROUP) {
+            return None;
+        }
+        let lane = row % PANEL;
+        let block = self.panel(row / PANEL).chunks_exact(self.scheme.block()).nth(group)?;
+        let codes = std::array::from_fn(|feature| {
+            format::stored_code(self.scheme, &block[HEADER..], format::code_place(lane, feature))
+        });
+        Some((portable::word(block, lane), codes))
+    }
+
     /// Carries out a product.
     ///
     /// # Panics

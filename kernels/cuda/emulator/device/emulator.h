@@ -367,3 +367,20 @@ void ldmatrix_x2(u32 (&r)[2], const void* row, OCELLUS_HERE);
 void ldmatrix_x4_trans(u32 (&r)[4], const void* row, OCELLUS_HERE);
 void ldmatrix_x2_trans(u32 (&r)[2], const void* row, OCELLUS_HERE);
 void mma_m16n8k16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], OCELLUS_HERE);
+
+// A product of two bf16 is exact in f64, and its sum with a third is but for numbers so far apart that rounding to odd, the
+// last bit set where anything is lost, leaves the second rounding right.
+inline u32 fma_bf16x2(u32 a, u32 b, u32 c) {
+    auto one = [](float x, float y, float z) {
+        double exact = double(x) * double(y) + double(z);
+        float narrow = float(exact);
+        if (double(narrow) != exact && exact == exact) {
+            unsigned bits = __float_as_uint(narrow);
+            if (fabs(double(narrow)) > fabs(exact)) bits -= 1;
+            narrow = __uint_as_float(bits | 1);
+        }
+        return to_bf16(narrow).bits;
+    };
+    return one(low_float(a), low_float(b), low_float(c)) |
+           u32(one(high_float(a), high_float(b), high_float(c))) << 16;
+}
