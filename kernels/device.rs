@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Error, Result,
-    cuda::{Driver, Gpu},
+    cuda::{Driver, Failure, Gpu, Nvidia},
 };
 
 /// How exact the arithmetic between weights is.
@@ -31,20 +31,48 @@ enum Place {
 }
 
 impl Device {
-    /// The device that a user names: `auto` (the best that works), `cpu`, or `metal` on Apple machines.
+    /// The device that a user names: `auto` (the best that works), `cpu`, `cuda` or `cuda:1` for NVIDIA's GPUs, or
+    /// `metal` on Apple machines.
     ///
     /// # Errors
-    /// [`Error::Device`] when it is unknown or can't be had; `auto` always finds one.
+    /// [`Error::Device`] when it is unknown or can't be had; `auto` always finds one, and says why it is not a GPU.
     pub fn open(name: &str) -> Result<Self> {
         match name {
-            "auto" => Ok(metal().unwrap_or_else(|_| Self::cpu())),
+            "auto" => Ok(Self::best()),
             "cpu" => Ok(Self::cpu()),
             "metal" => metal(),
-            _ => Err(Error::Device {
-                name: name.to_owned(),
-                reason: "unknown; one of auto, cpu, metal".to_owned(),
-            }),
+            _ => match cuda_index(name) {
+                Some(index) => Self::nvidia(index)
+                    .map_err(|failure| Error::Device { name: name.to_owned(), reason: failure.to_string() }),
+                None => Err(Error::Device {
+                    name: name.to_owned(),
+                    reason: "unknown; one of auto, cpu, cuda, cuda:1, metal".to_owned(),
+                }),
+            },
         }
+    }
+
+    /// The first GPU that can be had, or the processor.
+    fn best() -> Self {
+        if let Ok(device) = metal() {
+            return device;
+        }
+        match Self::nvidia(0) {
+            Ok(device) => device,
+            // Most machines have no such GPU, which is no news to anybody.
+            Err(reason @ Failure::NoDriver) => {
+                tracing::info!("computing on the processor: {reason}");
+                Self::cpu()
+            }
+            Err(reason) => {
+                tracing::warn!("computing on the processor: {reason}");
+                Self::cpu()
+            }
+        }
+    }
+
+    fn nvidia(index: usize) -> std::result::Result<Self, Failure> {
+        Ok(Self::with_driver(Arc::new(Nvidia::open(index)?)))
     }
 
     /// The processor.
@@ -79,6 +107,17 @@ impl Device {
         Self { place: Place::Cuda(gpu) }
     }
 
+    /// Waits until everything that was asked for is done, which on the processor it is when a call returns.
+    ///
+    /// # Errors
+    /// When something asked for earlier has failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match self.gpu() {
+            Some(gpu) => Ok(gpu.driver().synchronize()?),
+            None => Ok(()),
+        }
+    }
+
     /// Whether tensors lie in the host's memory, where our own processor kernels can read them.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.place, Place::Candle(candle_core::Device::Cpu))
@@ -101,6 +140,14 @@ impl Device {
     }
 }
 
+/// The number in `cuda` or `cuda:1`.
+fn cuda_index(name: &str) -> Option<usize> {
+    match name.strip_prefix("cuda")? {
+        "" => Some(0),
+        rest => rest.strip_prefix(':')?.parse().ok(),
+    }
+}
+
 /// Apple's GPU through candle's Metal backend. Unverified: it has never been run by us.
 #[cfg(target_os = "macos")]
 fn metal() -> Result<Device> {
@@ -115,4 +162,32 @@ fn metal() -> Result<Device> {
         name: "metal".to_owned(),
         reason: "this build is not for an Apple machine".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read() {
+        let table = [
+            ("cuda", Some(0)),
+            ("cuda:0", Some(0)),
+            ("cuda:12", Some(12)),
+            ("cuda:", None),
+            ("cuda1", None),
+            ("cuda:-1", None),
+            ("gpu", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(cuda_index(name), expected, "{name}");
+        }
+        let message = Device::open("gpu").unwrap_err().to_string();
+        assert_eq!(message, "device \"gpu\": unknown; one of auto, cpu, cuda, cuda:1, metal");
+    }
+
+    #[test]
+    fn there_is_always_a_best_device() {
+        assert!(["cpu", "cuda", "metal"].contains(&Device::open("auto").unwrap().name()));
+    }
 }

@@ -24,6 +24,7 @@ pub mod embedding;
 mod error;
 mod exp;
 pub mod gelu;
+pub mod graph;
 mod host_bytes;
 pub mod kv_cache;
 pub mod linear;
@@ -36,7 +37,9 @@ pub mod resample;
 pub mod rms_norm;
 pub mod rotary;
 pub mod rows;
+pub mod sampling;
 pub mod silu_mul;
+pub mod step;
 mod tensor;
 #[cfg(test)]
 mod testing;

@@ -131,7 +131,7 @@ class Check:
         if "7b" in self.options.models:
             words = ["--depth", "1300", "--sequences", "1", "--steps", "48"]
             self.bench("7b", "int8", "decode", words, limit=110, need=25)
-        self.text("ocellus bench limits", ["bench", "limits"], limit=60)
+        self.text("ocellus bench limits", ["bench", "limits", "--device", self.options.device], limit=60)
 
     # Parts
 

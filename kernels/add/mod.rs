@@ -1,20 +1,25 @@
 //! Addition of two tensors of one shape: the residual connections.
 
 pub(crate) mod cpu;
+mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
 use crate::{Result, Storage, Tensor, processor::Isa};
 
-/// `a + b`, both of one shape, f32.
+/// `a + b`, both of one shape, f32; on a CUDA device `b` may be bf16.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when the shapes differ.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", "b", a.shape())?;
-    match (a.as_host(), b.as_host()) {
-        (Some(x), Some(y)) => Tensor::host(a.shape(), |out| cpu::forward(Isa::current(), x, y, out)),
+    match (a.storage(), b.storage()) {
+        (Storage::Host(x), Storage::Host(y)) => {
+            let (x, y) = (x.as_slice(), y.as_slice());
+            Tensor::host(a.shape(), |out| cpu::forward(Isa::current(), x, y, out))
+        }
+        (Storage::Cuda(a), Storage::Cuda(b)) => Ok(cuda::forward(a, b)?.into()),
         _ => a.alike("add", reference::forward(a, b)?),
     }
 }
@@ -25,13 +30,14 @@ pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// [`crate::Error::Argument`] when the shapes differ.
 pub fn into(a: Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", "b", a.shape())?;
-    match (a.into_storage(), b.as_host()) {
-        (Storage::Host(a), Some(b)) => {
+    match (a.into_storage(), b.storage()) {
+        (Storage::Host(a), Storage::Host(b)) => {
             let mut sum = a.into_sole()?;
-            sum.as_mut_slice().iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            sum.as_mut_slice().iter_mut().zip(b.as_slice()).for_each(|(a, b)| *a += b);
             Ok(sum.into())
         }
-        (Storage::Host(a), None) => forward(&a.into(), b),
+        (Storage::Cuda(a), Storage::Cuda(b)) => Ok(cuda::into(a, b)?.into()),
+        (Storage::Host(a), _) => forward(&a.into(), b),
         (Storage::Candle(a), _) => forward(&a.into(), b),
         (Storage::Cuda(a), _) => forward(&a.into(), b),
     }

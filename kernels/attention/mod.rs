@@ -7,6 +7,7 @@
 //!   one head of keys and values (Ainslie et al., <https://arxiv.org/abs/2305.13245>).
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod reference;
 
 pub use reference::{causal as causal_reference, varlen as varlen_reference, varlen_masked};
@@ -16,12 +17,16 @@ use self::cpu::{
     varlen::{Varlen, varlen_bf16},
 };
 use crate::{
-    Precision, Result, Tensor,
+    Device, Precision, Result, Tensor,
     error::argument,
     kv_cache,
     processor::Isa,
     rotary::{self, Tables},
+    step::Step,
 };
+
+const CAUSAL: &str = "attention::causal";
+const VARLEN_ROTATED: &str = "attention::varlen_rotated";
 
 /// The part of a packed batch that belongs to one sequence, for [`causal`].
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,25 @@ pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32)
     q.alike(OP, reference::varlen(q, k, v, lengths, scale)?)
 }
 
+/// Segments that lie one after another and cover all tokens: windows, or whole pictures. On a CUDA device they are put into
+/// its memory once and serve all layers.
+#[derive(Debug)]
+pub struct Segments<'a> {
+    lengths: &'a [usize],
+    device: Option<cuda::varlen::DeviceSegments>,
+}
+
+impl<'a> Segments<'a> {
+    /// Segments of `lengths` tokens each.
+    ///
+    /// # Errors
+    /// When the device has no room, or there are too many tokens to count.
+    pub fn new(lengths: &'a [usize], device: &Device) -> Result<Self> {
+        let device = device.gpu().map(|gpu| cuda::varlen::DeviceSegments::new(gpu, lengths)).transpose()?;
+        Ok(Self { lengths, device })
+    }
+}
+
 /// What [`varlen_rotated`] attends with.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotated<'a> {
@@ -66,22 +90,31 @@ pub struct Rotated<'a> {
     pub heads: usize,
 }
 
-/// Rotates queries and keys and then attends within segments, as [`varlen`]; gives `(tokens, heads * head_dim)`.
-/// `precision` is that of the layer that `qkv` comes from.
+/// Rotates queries and keys and then attends within segments, as [`varlen`]; gives `(tokens, heads * head_dim)`, on a CUDA
+/// device as bf16. `precision` is that of the layer that `qkv` comes from.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when shapes or lengths disagree.
 pub fn varlen_rotated(
     rotated: Rotated<'_>,
-    lengths: &[usize],
+    segments: &Segments<'_>,
     scale: f32,
     precision: Precision,
 ) -> Result<Tensor> {
-    const OP: &str = "attention::varlen_rotated";
     let Rotated { qkv, tables, heads } = rotated;
-    let (tokens, head_dim) = (tables.tokens(), tables.head_dim());
+    let (tokens, head_dim, lengths) = (tables.tokens(), tables.head_dim(), segments.lengths);
     let width = heads * head_dim;
-    qkv.expect_shape(OP, "qkv", &[tokens, 3 * width])?;
+    qkv.expect_shape(VARLEN_ROTATED, "qkv", &[tokens, 3 * width])?;
+    if let (Some(qkv), Some(cos), Some(sin), Some(segments), Some(kernels)) = (
+        qkv.as_cuda(),
+        tables.cos.as_cuda(),
+        tables.sin.as_cuda(),
+        &segments.device,
+        cuda::varlen::kernels(head_dim),
+    ) {
+        let rotated = cuda::varlen::Rotated { qkv, cos, sin, heads, head_dim };
+        return Ok(cuda::varlen::forward(&rotated, segments, scale, kernels)?.into());
+    }
     if let (Precision::Bf16, Some(values), Some(cos), Some(sin)) =
         (precision, qkv.as_host(), tables.cos.as_host(), tables.sin.as_host())
     {
@@ -97,24 +130,25 @@ pub fn varlen_rotated(
     varlen(&q, &k, &part(2)?, lengths, scale)?.reshape(&[tokens, width])
 }
 
-/// Causal attention of the newest tokens of each sequence over all its tokens in the cache, which the new
-/// ones have been written to already. `q: (tokens, heads, head_dim)` f32 with the sequences' queries side by
-/// side; `heads` is a multiple of the cache's. Gives `(tokens, heads, head_dim)`.
+/// Causal attention of the newest tokens of each sequence of `step` over all its tokens in the cache, which the new
+/// ones have been written to already. `q: (tokens, heads, head_dim)`, f32 or on a CUDA device bf16, with the sequences'
+/// queries side by side; `heads` is a multiple of the cache's. Gives `(tokens, heads, head_dim)`.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] or [`crate::Error::Index`] when shapes, lengths or blocks disagree.
-pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], scale: f32) -> Result<Tensor> {
-    const OP: &str = "attention::causal";
+pub fn causal(q: &Tensor, cache: &kv_cache::Layer, step: &Step<'_>, scale: f32) -> Result<Tensor> {
+    const OP: &str = CAUSAL;
+    let sequences = step.parts.sequences;
     let [tokens, heads, head_dim] = q.dims(OP, "q")?;
     let (kv_heads, cached_dim) = cache.heads();
     if head_dim != cached_dim || !heads.is_multiple_of(kv_heads) {
         return Err(argument(OP, "q", q.shape(), format!("a multiple of {kv_heads} heads of {cached_dim}")));
     }
-    if sequences.iter().map(|s| s.queries).sum::<usize>() != tokens {
+    if step.tokens() != tokens {
         return Err(argument(OP, "sequences", sequences.len(), format!("{tokens} queries in sum")));
     }
-    if let Some(s) = sequences.iter().find(|s| s.queries > s.keys) {
-        return Err(argument(OP, "keys", s.keys, format!("at least {} queries", s.queries)));
+    if let (Some(q), Some(layer), Some(step)) = (q.as_cuda(), cache.cuda(), &step.device) {
+        return Ok(cuda::causal::forward(q, layer, step, scale)?.into());
     }
     match (&cache.storage, q.as_host()) {
         (kv_cache::Storage::Bf16(layer), Some(values)) => {
@@ -132,7 +166,12 @@ pub fn causal(q: &Tensor, cache: &kv_cache::Layer, sequences: &[Sequence<'_>], s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, testing};
+    use crate::{
+        Device,
+        rotary::Multimodal,
+        step::{Parts, Step},
+        testing,
+    };
 
     /// Softmax weights sum to 1 and values are below 1, so an output is off by a few f32 roundings.
     const TOLERANCE: f32 = 2e-6;
@@ -200,6 +239,16 @@ mod tests {
         scale: f32,
     }
 
+    /// A step of which only the sequences matter.
+    fn step<'a>(sequences: &'a [Sequence<'a>], heads: usize, cache: &kv_cache::Layer) -> Result<Step<'a>> {
+        const ROPE: Multimodal<'static> = Multimodal { head_dim: 4, theta: 1e4, sections: &[1, 1, 0] };
+        const SLOTS: &[u32] = &[0; 64];
+        const POSITIONS: &[[u32; 3]] = &[[0; 3]; 64];
+        let tokens = sequences.iter().map(|s| s.queries).sum();
+        let (slots, positions) = (&SLOTS[..tokens], &POSITIONS[..tokens]);
+        Step::new(Parts { sequences, slots, positions, rope: ROPE, heads }, cache)
+    }
+
     /// Two sequences side by side over blocks in disorder equal the formula on each.
     fn check_causal(sizes: [Sizes; 2], block_size: usize) {
         let Sizes { heads, kv_heads, head_dim, scale, .. } = sizes[0];
@@ -225,7 +274,8 @@ mod tests {
             .zip(&blocks)
             .map(|(s, blocks)| Sequence { queries: s.queries, keys: s.keys, blocks })
             .collect();
-        let found = causal(&q, &cache, &sequences, scale).unwrap().to_f32_vec().unwrap();
+        let step = step(&sequences, heads, &cache).unwrap();
+        let found = causal(&q, &cache, &step, scale).unwrap().to_f32_vec().unwrap();
         testing::assert_values("causal", &found, &expected, TOLERANCE);
     }
 
@@ -252,11 +302,12 @@ mod tests {
         };
         let cache = kv_cache::Layer::new(shape, &Device::cpu()).unwrap();
         let [q, ..] = qkv(3, 4, 4);
-        let sequence = |queries, keys| Sequence { queries, keys, blocks: &[0] };
-        assert!(causal(&q, &cache, &[sequence(3, 2)], 1.0).is_err());
-        assert!(causal(&q, &cache, &[sequence(2, 2)], 1.0).is_err());
-        assert!(causal(&q, &cache, &[sequence(3, 5)], 1.0).is_err());
+        let sequence = |queries, keys| [Sequence { queries, keys, blocks: &[0] }];
+        assert!(step(&sequence(3, 2), 4, &cache).is_err());
+        assert!(step(&sequence(3, 5), 4, &cache).is_err());
+        assert!(causal(&q, &cache, &step(&sequence(2, 2), 4, &cache).unwrap(), 1.0).is_err());
         let [three_heads, ..] = qkv(3, 3, 4);
-        assert!(causal(&three_heads, &cache, &[sequence(3, 3)], 1.0).is_err());
+        assert!(step(&sequence(3, 3), 3, &cache).is_err());
+        assert!(causal(&three_heads, &cache, &step(&sequence(3, 3), 4, &cache).unwrap(), 1.0).is_err());
     }
 }

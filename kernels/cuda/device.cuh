@@ -142,6 +142,15 @@ __device__ __forceinline__ void named_barrier(u32 id, u32 threads) {
 
 #endif
 
+// The same number, of which the compiler knows nothing any more: what is computed from it within a loop is computed there
+// each time and not kept in registers all the while, which are scarce in the kernels that use this.
+__device__ __forceinline__ int opaque(int x) {
+#ifndef OCELLUS_EMULATOR
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
 // The sum of the values of all 32 lanes, for every lane: the same bits in each.
 __device__ __forceinline__ float warp_sum(float value) {
 #pragma unroll

@@ -43,6 +43,22 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// `to` begins as many bytes of allocated memory.
     unsafe fn upload(&self, from: &[u8], to: u64) -> Result<(), Failure>;
 
+    /// Copies `bytes` bytes to the device that `fill(start, piece)` writes: pieces come in order, each a whole multiple of
+    /// `unit` bytes but for the last. While one is written, the device may fetch the one before.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when something asked for earlier has failed.
+    ///
+    /// # Safety
+    /// `to` begins as many bytes of allocated memory.
+    unsafe fn upload_with(
+        &self,
+        to: u64,
+        bytes: usize,
+        unit: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), Failure>;
+
     /// Copies to the host, when everything asked for before is done.
     ///
     /// # Errors
@@ -106,6 +122,39 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Failure::Call`] when something asked for earlier has failed.
     fn synchronize(&self) -> Result<(), Failure>;
+
+    /// Whether to wait for each kernel, so that an error names the one that made it. Slow, for tests.
+    fn check_launches(&self, on: bool);
+
+    /// From here to [`Driver::end_recording`], launches, copies and fills on the device are not done but recorded.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when a recording is under way.
+    fn begin_recording(&self) -> Result<(), Failure>;
+
+    /// Ends the recording that was begun, and gives its handle.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when none was begun, or something in it can't be recorded.
+    fn end_recording(&self) -> Result<u64, Failure>;
+
+    /// Does everything that was recorded, with the same arguments.
+    ///
+    /// # Errors
+    /// As the calls that were recorded.
+    ///
+    /// # Safety
+    /// `recording` is from [`Driver::end_recording`], and all memory that it uses is still allocated.
+    unsafe fn replay(&self, recording: u64) -> Result<(), Failure>;
+
+    /// Gives a recording back.
+    ///
+    /// # Errors
+    /// [`Failure::Call`] when something asked for earlier has failed.
+    ///
+    /// # Safety
+    /// `recording` is from [`Driver::end_recording`], and nobody uses it after this.
+    unsafe fn forget(&self, recording: u64) -> Result<(), Failure>;
 }
 
 /// What a device is and what it can hold.

@@ -2,10 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Argument, CudaTensor, Driver, Failure, Function, Launch};
+use super::{
+    Argument, CudaTensor, Driver, Failure, Function, Launch,
+    buffer::{DeviceBuffer, Home},
+    pool::{Pool, size_class},
+    recording::Arena,
+};
 use crate::{DType, Result, error::argument};
 
 /// A CUDA device. Clones of the `Arc` around it share its memory.
@@ -13,19 +18,14 @@ use crate::{DType, Result, error::argument};
 pub(crate) struct Gpu {
     driver: Arc<dyn Driver>,
     functions: Mutex<HashMap<&'static str, Function>>,
-}
-
-/// Bytes in a device's memory; they return to it when this is dropped.
-#[derive(Debug)]
-pub(crate) struct DeviceBuffer {
-    gpu: Arc<Gpu>,
-    address: u64,
-    bytes: usize,
+    pool: Mutex<Pool>,
+    /// What the recording under way keeps, when there is one.
+    recording: Mutex<Option<Arc<Arena>>>,
 }
 
 impl Gpu {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, functions: Mutex::default() }
+        Self { driver, functions: Mutex::default(), pool: Mutex::default(), recording: Mutex::default() }
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
@@ -43,7 +43,7 @@ impl Gpu {
             return Ok(());
         }
         self.check(launch).map_err(|reason| Failure::Launch { kernel: kernel.to_owned(), reason })?;
-        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut functions = lock(&self.functions);
         let function = match functions.get(kernel) {
             Some(function) => function,
             None => functions.entry(kernel).or_insert(self.driver.function(kernel)?),
@@ -70,12 +70,64 @@ impl Gpu {
         Ok(())
     }
 
-    /// Room for `bytes` bytes, whose values are arbitrary.
+    /// Room for `bytes` bytes, whose values are arbitrary, until it is dropped: for activations.
     ///
     /// # Errors
     /// [`Failure::OutOfMemory`].
     pub(crate) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<DeviceBuffer> {
-        Ok(DeviceBuffer { gpu: self.clone(), address: self.driver.allocate(bytes)?, bytes })
+        let arena = lock(&self.recording).clone();
+        if self.driver.facts().exact_allocations {
+            let address = self.driver.allocate(bytes)?;
+            return Ok(DeviceBuffer::new(self, address, bytes, Home::of(arena, None)));
+        }
+        let class = size_class(bytes);
+        let idle = match &arena {
+            Some(arena) => arena.take(class),
+            None => lock(&self.pool).take(class),
+        };
+        let address = match idle {
+            Some(address) => address,
+            None => self.allocate_new(class)?,
+        };
+        Ok(DeviceBuffer::new(self, address, bytes, Home::of(arena, Some(class))))
+    }
+
+    /// Room for exactly `bytes` bytes that stay as long as a model: weights, caches.
+    ///
+    /// # Errors
+    /// [`Failure::OutOfMemory`].
+    pub(crate) fn allocate_lasting(self: &Arc<Self>, bytes: usize) -> Result<DeviceBuffer> {
+        Ok(DeviceBuffer::new(self, self.allocate_new(bytes)?, bytes, Home::Device))
+    }
+
+    /// Memory of the driver's; what waits in the pool is given back where there is no room otherwise.
+    fn allocate_new(&self, bytes: usize) -> std::result::Result<u64, Failure> {
+        match self.driver.allocate(bytes) {
+            Err(Failure::OutOfMemory { .. }) if lock(&self.pool).bytes() > 0 => {
+                self.release_idle()?;
+                self.driver.allocate(bytes)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Gives the memory of activations back that nobody uses.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    #[allow(unsafe_code)]
+    pub(crate) fn release_idle(&self) -> std::result::Result<(), Failure> {
+        let idle = lock(&self.pool).drain();
+        // SAFETY: nobody has what waits in the pool.
+        idle.into_iter().try_for_each(|address| unsafe { self.driver.free(address) })
+    }
+
+    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+        lock(&self.pool)
+    }
+
+    pub(super) fn recording(&self) -> MutexGuard<'_, Option<Arc<Arena>>> {
+        lock(&self.recording)
     }
 
     /// A tensor whose elements are arbitrary, for a kernel to write.
@@ -126,81 +178,22 @@ impl Gpu {
     }
 }
 
-#[allow(unsafe_code)]
-impl DeviceBuffer {
-    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
-        &self.gpu
-    }
-
-    pub(crate) fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Its length in bytes.
-    pub(crate) fn size(&self) -> usize {
-        self.bytes
-    }
-
-    /// Copies `bytes` to its bytes from `start` on. It takes `&self` because the device orders what is asked for.
-    ///
-    /// # Errors
-    /// [`Failure::Range`], or when the device fails.
-    pub(crate) fn write(&self, start: usize, bytes: &[u8]) -> Result<()> {
-        let to = self.at(start, bytes.len())?;
-        // SAFETY: `at` has checked that the range lies in this buffer.
-        unsafe { self.gpu.driver.upload(bytes, to) }.map_err(Into::into)
-    }
-
-    /// Copies its bytes from `start` on to `bytes`.
-    ///
-    /// # Errors
-    /// [`Failure::Range`], or when the device fails.
-    pub(crate) fn read(&self, start: usize, bytes: &mut [u8]) -> Result<()> {
-        let from = self.at(start, bytes.len())?;
-        // SAFETY: `at` has checked that the range lies in this buffer.
-        unsafe { self.gpu.driver.download(from, bytes) }.map_err(Into::into)
-    }
-
-    /// Copies `bytes` bytes of `from`, another buffer, from its byte `first` on, to its own bytes from `start` on.
-    ///
-    /// # Errors
-    /// [`Failure::Range`], or when the device fails.
-    pub(crate) fn copy_from(&self, start: usize, from: &Self, first: usize, bytes: usize) -> Result<()> {
-        let (from, to) = (from.at(first, bytes)?, self.at(start, bytes)?);
-        // SAFETY: `at` has checked that both ranges lie in their buffers, which differ.
-        unsafe { self.gpu.driver.copy(from, to, bytes) }.map_err(Into::into)
-    }
-
-    /// Sets all bytes to `value`.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub(crate) fn fill(&self, value: u8) -> Result<()> {
-        // SAFETY: it is this buffer from its first byte to its last.
-        unsafe { self.gpu.driver.fill(self.address, value, self.bytes) }.map_err(Into::into)
-    }
-
-    fn at(&self, start: usize, bytes: usize) -> std::result::Result<u64, Failure> {
-        match start.checked_add(bytes) {
-            Some(end) if end <= self.bytes => Ok(self.address + start as u64),
-            _ => Err(Failure::Range { start, bytes, length: self.bytes }),
-        }
-    }
-}
-
-impl Drop for DeviceBuffer {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: it was allocated, and this is its only owner. What failed before is said by the next call.
-        let _ = unsafe { self.gpu.driver.free(self.address) };
-    }
-}
-
 /// Says once for each operation that it has no kernel and is computed on the host.
 pub(crate) fn fall_back(op: &'static str) {
     static TOLD: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = lock(&TOLD);
     if told.get_or_insert_default().insert(op) {
         tracing::warn!("{op} has no CUDA kernel for this case and is computed on the processor, slowly");
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // At the end there is nobody to tell.
+        let _ = self.release_idle();
     }
 }

@@ -8,12 +8,23 @@
 //! Everything that an operation asks for runs on one stream, in the order in which it was asked for. Memory that is
 //! dropped may therefore be used again at once.
 
+mod buffer;
 mod driver;
+pub(crate) mod elements;
 mod failure;
 mod gpu;
+mod modules;
+mod nvidia;
+mod pool;
+mod ptx;
+mod recording;
 mod tensor;
 
+pub(crate) use buffer::DeviceBuffer;
 pub use driver::{Argument, Driver, Facts, Function, Launch, Memory, TileMap, Tiles};
 pub use failure::Failure;
 pub(crate) use gpu::{Gpu, fall_back};
+use modules::Module;
+pub(crate) use nvidia::Nvidia;
+pub(crate) use recording::Recording;
 pub(crate) use tensor::CudaTensor;

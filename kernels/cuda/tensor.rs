@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Gpu, Launch, gpu::DeviceBuffer};
+use super::{Argument, DeviceBuffer, Gpu, Launch, elements};
 use crate::{DType, Result, error::argument, tensor::Shape};
 
 /// Elements in a device's memory. Clones share them.
@@ -54,6 +54,11 @@ impl CudaTensor {
         self.buffer.address() + self.start as u64
     }
 
+    /// Whether its first element lies at a multiple of 16 bytes.
+    pub(crate) fn is_aligned(&self) -> bool {
+        self.address().is_multiple_of(16)
+    }
+
     pub(super) fn buffer(&self) -> &DeviceBuffer {
         &self.buffer
     }
@@ -66,9 +71,27 @@ impl CudaTensor {
         if Arc::get_mut(&mut self.buffer).is_some() {
             return Ok(self);
         }
+        self.copy()
+    }
+
+    /// The same elements in a buffer of their own.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub(crate) fn copy(&self) -> Result<Self> {
         let copy = self.gpu().uninitialised(self.shape(), self.dtype)?;
         copy.buffer.copy_from(0, &self.buffer, self.start, self.size_in_bytes())?;
         Ok(copy)
+    }
+
+    /// Copies `part`, whose rows are as its own, over its rows from `row` on.
+    ///
+    /// # Errors
+    /// [`crate::cuda::Failure::Range`] when they reach outside; otherwise when the device fails.
+    pub(crate) fn set_rows(&self, row: usize, part: &Self) -> Result<()> {
+        let row_bytes = self.shape()[1..].iter().product::<usize>() * self.dtype.size_in_bytes();
+        let start = self.start + row * row_bytes;
+        self.buffer.copy_from(start, &part.buffer, part.start, part.size_in_bytes())
     }
 
     /// Its elements as bytes.
@@ -190,8 +213,7 @@ impl CudaTensor {
             (from, to) => return Err(argument("tensor", "dtype", (from, to), "F32 and BF16")),
         };
         let to = self.gpu().uninitialised(self.shape(), dtype)?;
-        let arguments = [Argument::from(self), Argument::from(&to), Argument::of(self.len() as u64)];
-        self.gpu().launch(kernel, Launch::over(self.len()), &arguments)?;
+        elements::launch(kernel, &[self, &to])?;
         Ok(to)
     }
 

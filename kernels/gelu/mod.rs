@@ -2,20 +2,26 @@
 //! (Hendrycks and Gimpel, <https://arxiv.org/abs/1606.08415>; `nn.GELU()` in the reference's patch merger).
 
 pub(crate) mod cpu;
+mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor, processor::Isa};
+use crate::{Result, Storage, Tensor, processor::Isa};
 
-/// The unit applied to each element of a f32 tensor of any shape.
+const OP: &str = "gelu";
+
+/// The unit applied to each element of a f32 tensor of any shape, or on a CUDA device of a bf16 one.
 ///
 /// # Errors
 /// When the device fails.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    match x.as_host() {
-        Some(values) => Tensor::host(x.shape(), |out| cpu::forward(Isa::current(), values, out)),
-        None => x.alike("gelu", reference::forward(x)?),
+    match x.storage() {
+        Storage::Host(values) => {
+            Tensor::host(x.shape(), |out| cpu::forward(Isa::current(), values.as_slice(), out))
+        }
+        Storage::Cuda(x) => Ok(cuda::forward(x)?.into()),
+        Storage::Candle(_) => x.alike(OP, reference::forward(x)?),
     }
 }
 

@@ -5,15 +5,20 @@
 //! `blocks[i / block_size] * block_size + i % block_size`. Who owns which block is not known here.
 
 pub(crate) mod bf16;
+pub(crate) mod cuda;
 pub(crate) mod group;
 mod reference;
 
-use self::bf16::{Bf16Layer, RotateAndCache};
+use self::{
+    bf16::{Bf16Layer, RotateAndCache},
+    cuda::CudaLayer,
+};
 use crate::{
     Device, Error, Precision, Result, Tensor,
     error::argument,
     processor::Isa,
     rotary::{self, Tables},
+    step::Step,
 };
 
 const OP: &str = "kv_cache";
@@ -23,6 +28,7 @@ const OP: &str = "kv_cache";
 pub struct Layer {
     pub(crate) storage: Storage,
     shape: Shape,
+    device: Device,
 }
 
 /// Where the slots lie.
@@ -32,6 +38,8 @@ pub(crate) enum Storage {
     Exact(Exact),
     /// bf16 in the order of the processor's kernels.
     Bf16(Bf16Layer),
+    /// bf16 in a CUDA device's memory.
+    Cuda(CudaLayer),
 }
 
 /// Keys and values as candle holds them, each `(slots, kv_heads, head_dim)`.
@@ -52,7 +60,7 @@ pub struct Shape {
     pub kv_heads: usize,
     /// The width of a head.
     pub head_dim: usize,
-    /// The type of the elements: f32, or bf16 on the processor.
+    /// The type of the elements: f32, or bf16 on the processor and on CUDA devices.
     pub precision: Precision,
 }
 
@@ -80,11 +88,25 @@ impl Layer {
             return Err(no_room());
         }
         if shape.precision == Precision::Bf16 && device.is_host() && Bf16Layer::can_hold(shape.head_dim) {
-            return Ok(Self { storage: Storage::Bf16(Bf16Layer::new(shape)?), shape });
+            return Ok(Self {
+                storage: Storage::Bf16(Bf16Layer::new(shape)?),
+                shape,
+                device: device.clone(),
+            });
+        }
+        if let Some(gpu) = device.gpu()
+            && shape.precision == Precision::Bf16
+            && CudaLayer::can_hold(shape)
+        {
+            return Ok(Self {
+                storage: Storage::Cuda(CudaLayer::new(gpu, shape)?),
+                shape,
+                device: device.clone(),
+            });
         }
         let dims = [shape.blocks * shape.block_size, shape.kv_heads, shape.head_dim];
         let zeros = || -> Result<candle_core::Tensor> {
-            if !device.is_host() {
+            if !device.is_host() && device.gpu().is_none() {
                 return Ok(candle_core::Tensor::zeros(&dims, crate::DType::F32, &device.candle())?);
             }
             // Pages of zeros are taken lazily; an allocation that fails must not end the process.
@@ -93,7 +115,20 @@ impl Layer {
             Ok(candle_core::Tensor::from_vec(zeros, &dims, &device.candle())?)
         };
         let exact = Exact { keys: zeros()?, values: zeros()? };
-        Ok(Self { storage: Storage::Exact(exact), shape })
+        Ok(Self { storage: Storage::Exact(exact), shape, device: device.clone() })
+    }
+
+    /// Where it belongs. What kernels of a device can't hold lies on the host all the same.
+    pub(crate) fn device(&self) -> Device {
+        self.device.clone()
+    }
+
+    /// The cache when it lies in a CUDA device's memory.
+    pub(crate) fn cuda(&self) -> Option<&CudaLayer> {
+        match &self.storage {
+            Storage::Cuda(layer) => Some(layer),
+            Storage::Exact(_) | Storage::Bf16(_) => None,
+        }
     }
 
     /// Bytes of keys and values together.
@@ -151,17 +186,24 @@ impl Layer {
 }
 
 /// Takes a fused projection apart, `qkv: (tokens, (heads + 2 * kv_heads) * head_dim)`, rotates queries and keys by
-/// `tables`, and writes keys and values to `slots` of the cache. Gives the queries, `(tokens, heads, head_dim)`.
+/// `tables`, and writes keys and values to the step's slots of the cache. Gives the queries, `(tokens, heads, head_dim)`,
+/// on a CUDA device as bf16.
 ///
 /// # Errors
 /// As [`write`], and [`Error::Argument`] when `qkv` does not fit the cache.
-pub fn rotate_and_write(cache: &mut Layer, qkv: &Tensor, tables: &Tables, slots: &[u32]) -> Result<Tensor> {
+pub fn rotate_and_write(cache: &mut Layer, qkv: &Tensor, tables: &Tables, step: &Step<'_>) -> Result<Tensor> {
     let (kv_heads, head_dim) = cache.heads();
     let [tokens, width] = qkv.dims(OP, "qkv")?;
     let heads = (width / head_dim).saturating_sub(2 * kv_heads);
     if heads == 0 || width != (heads + 2 * kv_heads) * head_dim {
         let expected = format!("(tokens, ({kv_heads} heads twice and those of queries) * {head_dim})");
         return Err(argument(OP, "qkv", qkv.shape(), expected));
+    }
+    let slots = step.parts.slots;
+    if let (Storage::Cuda(layer), Some(step), Some(values), Some(cos), Some(sin)) =
+        (&cache.storage, &step.device, qkv.as_cuda(), tables.cos.as_cuda(), tables.sin.as_cuda())
+    {
+        return Ok(layer.rotate_and_write(values, (cos, sin), step)?.into());
     }
     if let (Storage::Bf16(layer), Some(values), Some(cos), Some(sin)) =
         (&mut cache.storage, qkv.as_host(), tables.cos.as_host(), tables.sin.as_host())
@@ -204,6 +246,10 @@ pub fn write(cache: &mut Layer, keys: &Tensor, values: &Tensor, slots: &[u32]) -
         Storage::Bf16(layer) => match (keys.as_host(), values.as_host()) {
             (Some(keys), Some(values)) => layer.write(Isa::current(), keys, values, slots),
             _ => Err(argument(OP, "keys", keys.device().name(), "cpu")),
+        },
+        Storage::Cuda(layer) => match (keys.as_cuda(), values.as_cuda()) {
+            (Some(keys), Some(values)) => layer.write(keys, values, slots),
+            _ => Err(argument(OP, "keys", keys.device().name(), cache.device.name())),
         },
     }
 }

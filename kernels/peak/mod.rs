@@ -3,7 +3,10 @@
 //!
 //! Each limit is the best of several short runs: other programs can only make a run slower. A multiply-add counts as
 //! two operations. The instructions are those of [`Isa::current`], so a forced lesser set has lesser limits.
+//!
+//! A GPU has limits of its own: what a copy within its memory reads and writes, and what its matrix instructions give.
 
+mod cuda;
 mod machine;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -12,18 +15,19 @@ mod x86;
 use std::{
     fmt,
     hint::black_box,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use machine::{last_level_cache_bytes, processor_name};
 
-use crate::{Result, pages, pool, processor::Isa};
+use crate::{Device, Result, cuda::Gpu, pages, pool, processor::Isa};
 
 /// Something that a machine has only so much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// Bytes a second, read in order from memory in huge pages (where the system gives them), far more of them than
-    /// the caches hold.
+    /// the caches hold. On a GPU, those that a copy reads and those that it writes together.
     Read,
     /// Operations a second of the multiply-add in f32.
     F32,
@@ -67,9 +71,19 @@ impl fmt::Display for Limit {
 /// reading it.
 #[derive(Debug)]
 pub struct Meter {
-    memory: pages::Frozen,
-    isa: Isa,
+    place: Place,
     runs: usize,
+}
+
+#[derive(Debug)]
+enum Place {
+    Host {
+        memory: pages::Frozen,
+        isa: Isa,
+    },
+    Gpu(Arc<Gpu>),
+    /// A device whose limits nobody has measured yet.
+    Unknown,
 }
 
 /// More than any processor's last-level cache, so that little of it is still there when it is read again.
@@ -82,12 +96,25 @@ const RUN: Duration = Duration::from_millis(30);
 const RUNS: usize = 7;
 
 impl Meter {
-    /// Takes and fills 1 GiB of memory.
+    /// For the processor. Takes and fills 1 GiB of memory.
     ///
     /// # Errors
     /// [`crate::Error::Memory`] when the system has no room.
     pub fn new() -> Result<Self> {
         Self::of_size(MEMORY_BYTES, RUNS)
+    }
+
+    /// For `device`.
+    ///
+    /// # Errors
+    /// As [`Meter::new`].
+    pub fn on(device: &Device) -> Result<Self> {
+        let place = match device.gpu() {
+            Some(gpu) => Place::Gpu(gpu.clone()),
+            None if device.is_host() => return Self::new(),
+            None => Place::Unknown,
+        };
+        Ok(Self { place, runs: RUNS })
     }
 
     fn of_size(bytes: usize, runs: usize) -> Result<Self> {
@@ -101,50 +128,61 @@ impl Meter {
             // Pages that were never written may all be the same one of zeros.
             piece.fill(1);
         });
-        Ok(Self { memory: block.freeze(), isa: Isa::current(), runs })
+        Ok(Self { place: Place::Host { memory: block.freeze(), isa: Isa::current() }, runs })
     }
 
-    /// Bytes or operations a second. `None` when the processor has no such instruction.
+    /// Bytes or operations a second. `None` when there is no such instruction, or the device fails; a GPU is only ever
+    /// measured as a whole.
     pub fn measure(&self, limit: Limit, threads: Threads) -> Option<f64> {
-        match limit {
-            Limit::Read => Some(self.read(threads)),
-            _ => self.operations(limit, threads),
+        match (&self.place, limit, threads) {
+            (Place::Host { memory, isa }, Limit::Read, _) => {
+                Some(read(memory.as_slice(), *isa, self.runs, threads))
+            }
+            (Place::Host { isa, .. }, _, _) => operations(limit, *isa, self.runs, threads),
+            (Place::Gpu(gpu), Limit::Read, Threads::All) => told(cuda::copy(gpu, self.runs)),
+            (Place::Gpu(gpu), Limit::Bf16, Threads::All) => told(cuda::matrix(gpu, self.runs)),
+            (Place::Gpu(_) | Place::Unknown, _, _) => None,
         }
     }
+}
 
-    fn read(&self, threads: Threads) -> f64 {
-        let pieces: Vec<&[u8]> = self.memory.as_slice().chunks(PIECE_BYTES).collect();
-        let task = |piece: usize| {
-            black_box(sum(pieces[piece], self.isa));
-        };
-        best(self.runs, || {
-            let started = Instant::now();
-            share_out(threads, pieces.len(), &task);
-            self.memory.as_slice().len() as f64 / started.elapsed().as_secs_f64()
-        })
-    }
+/// A failing device is told of: a missing limit alone would look like a missing instruction.
+fn told(measured: Result<f64>) -> Option<f64> {
+    measured.inspect_err(|error| tracing::warn!("a limit was not measured: {error}")).ok()
+}
 
-    fn operations(&self, limit: Limit, threads: Threads) -> Option<f64> {
-        // How many steps take about a millisecond is found out first.
-        let mut steps = 1 << 10;
-        let per_step = loop {
-            let started = Instant::now();
-            let operations = multiply_add(limit, self.isa, steps)?;
-            if started.elapsed() > Duration::from_millis(1) {
-                break operations / steps as f64;
-            }
-            steps *= 2;
-        };
-        let tasks = (RUN.as_millis() as usize).max(pool::threads() * 4);
-        let task = |_| {
-            multiply_add(limit, self.isa, steps);
-        };
-        Some(best(self.runs, || {
-            let started = Instant::now();
-            share_out(threads, tasks, &task);
-            per_step * steps as f64 * tasks as f64 / started.elapsed().as_secs_f64()
-        }))
-    }
+fn read(memory: &[u8], isa: Isa, runs: usize, threads: Threads) -> f64 {
+    let pieces: Vec<&[u8]> = memory.chunks(PIECE_BYTES).collect();
+    let task = |piece: usize| {
+        black_box(sum(pieces[piece], isa));
+    };
+    best(runs, || {
+        let started = Instant::now();
+        share_out(threads, pieces.len(), &task);
+        memory.len() as f64 / started.elapsed().as_secs_f64()
+    })
+}
+
+fn operations(limit: Limit, isa: Isa, runs: usize, threads: Threads) -> Option<f64> {
+    // How many steps take about a millisecond is found out first.
+    let mut steps = 1 << 10;
+    let per_step = loop {
+        let started = Instant::now();
+        let operations = multiply_add(limit, isa, steps)?;
+        if started.elapsed() > Duration::from_millis(1) {
+            break operations / steps as f64;
+        }
+        steps *= 2;
+    };
+    let tasks = (RUN.as_millis() as usize).max(pool::threads() * 4);
+    let task = |_| {
+        multiply_add(limit, isa, steps);
+    };
+    Some(best(runs, || {
+        let started = Instant::now();
+        share_out(threads, tasks, &task);
+        per_step * steps as f64 * tasks as f64 / started.elapsed().as_secs_f64()
+    }))
 }
 
 fn share_out(threads: Threads, tasks: usize, task: &(impl Fn(usize) + Sync)) {

@@ -1,4 +1,4 @@
-//! RMSNorm on a CUDA device: a block of threads for each row, f32 in and bf16 out, as the products after it want it.
+//! RMSNorm on a CUDA device, see rms_norm.cu: f32 in and bf16 out, as the products after it want it.
 
 use super::OP;
 use crate::{
@@ -12,27 +12,37 @@ pub(super) fn forward(x: &CudaTensor, weight: &CudaTensor, eps: f32) -> Result<C
     x.expect_dtype(OP, "x", DType::F32)?;
     weight.expect_dtype(OP, "weight", DType::F32)?;
     let out = x.gpu().uninitialised(x.shape(), DType::BF16)?;
-    let [tokens, features] = [out.shape()[0], out.shape()[1]];
+    let [rows, features] = [out.shape()[0], out.shape()[1]];
     let arguments = [
         Argument::from(x),
         Argument::from(weight),
         Argument::from(&out),
+        Argument::u32(rows as u32),
         Argument::u32(features as u32),
         Argument::f32(eps),
     ];
-    x.gpu().launch("rms_norm_bf16", geometry(tokens, features), &arguments)?;
+    let aligned = features % 4 == 0 && x.is_aligned() && weight.is_aligned();
+    let (kernel, launch) = geometry(rows, features, aligned);
+    x.gpu().launch(kernel, launch, &arguments)?;
     Ok(out)
 }
 
-/// One block for each row; no more threads than quads of features, as far as whole warps allow. Nothing for no features.
-fn geometry(tokens: usize, features: usize) -> Launch {
-    let threads = features.div_ceil(4).next_multiple_of(32).min(256) as u32;
-    let rows = if features == 0 { 0 } else { tokens as u32 };
-    Launch {
-        grid: [rows, 1, 1],
-        block: [threads, 1, 1],
-        shared_bytes: threads / 32 * size_of::<f32>() as u32,
-    }
+/// The kernel for rows of this width: a warp for each narrow row, eight of them to a block, and a block for each wide
+/// one. Nothing for no features.
+fn geometry(rows: usize, features: usize, aligned: bool) -> (&'static str, Launch) {
+    const WARPS: usize = 8;
+    let (kernel, rows_of_block) = match features {
+        _ if !aligned => ("rms_norm_any", 1),
+        0..=1280 => ("rms_norm_1280", WARPS),
+        1281..=4096 => ("rms_norm_4096", 1),
+        4097..=8192 => ("rms_norm_8192", 1),
+        _ => ("rms_norm_any", 1),
+    };
+    let blocks = if features == 0 { 0 } else { rows.div_ceil(rows_of_block) };
+    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    // A float for each warp.
+    let launch = Launch { grid: [blocks, 1, 1], block: [256, 1, 1], shared_bytes: 4 * WARPS as u32 };
+    (kernel, launch)
 }
 
 #[cfg(test)]
@@ -40,12 +50,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_as_wide_as_rows_need() {
-        let table =
-            [((1, 1), (1, 32, 4)), ((7, 129), (7, 64, 8)), ((2, 3584), (2, 256, 32)), ((3, 0), (0, 0, 0))];
-        for ((tokens, features), (rows, threads, shared_bytes)) in table {
-            let launch = Launch { grid: [rows, 1, 1], block: [threads, 1, 1], shared_bytes };
-            assert_eq!(geometry(tokens, features), launch, "{tokens}, {features}");
+    fn rows_go_to_the_kernel_of_their_width() {
+        let table = [
+            ((1, 8, true), ("rms_norm_1280", 1)),
+            ((9, 1280, true), ("rms_norm_1280", 2)),
+            ((9, 1284, true), ("rms_norm_4096", 9)),
+            ((2, 3584, true), ("rms_norm_4096", 2)),
+            ((2, 8192, true), ("rms_norm_8192", 2)),
+            ((2, 8196, true), ("rms_norm_any", 2)),
+            ((2, 1279, false), ("rms_norm_any", 2)),
+            ((3, 0, true), ("rms_norm_1280", 0)),
+            ((0, 3584, true), ("rms_norm_4096", 0)),
+        ];
+        for ((rows, features, aligned), (kernel, blocks)) in table {
+            let (found, launch) = geometry(rows, features, aligned);
+            assert_eq!((found, launch.grid[0]), (kernel, blocks), "{rows}, {features}, {aligned}");
         }
     }
 }

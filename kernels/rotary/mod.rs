@@ -11,11 +11,13 @@
 //! The tables are made once for each step and shared by all layers.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Device, Result, Tensor, error::argument};
+use self::cuda::Angles;
+use crate::{DType, Device, Result, Storage, Tensor, error::argument};
 
 const OP: &str = "rotary";
 
@@ -37,6 +39,22 @@ pub struct Multimodal<'a> {
     pub sections: &'a [usize; 3],
 }
 
+impl Multimodal<'_> {
+    /// The inverse frequencies of the first half of a head, into the beginning of `room`, and the axis that each follows.
+    pub(crate) fn frequencies<'a>(
+        &self,
+        room: &'a mut [f32; MOST_FREQUENCIES],
+    ) -> Result<(&'a [f32], impl Fn(usize) -> usize)> {
+        let half = self.head_dim / 2;
+        let [time, height, width] = *self.sections;
+        if half == 0 || !self.head_dim.is_multiple_of(2) || time + height + width != half {
+            return Err(argument(OP, "sections", self.sections, format!("{half} in sum")));
+        }
+        let axis = move |i| usize::from(i >= time) + usize::from(i >= time + height);
+        Ok((inverse_frequencies(self.head_dim, self.theta, room)?, axis))
+    }
+}
+
 impl Tables {
     /// Tables from rows and columns of patches; `head_dim` must be a multiple of 4.
     ///
@@ -48,6 +66,12 @@ impl Tables {
         }
         let mut frequencies = [0.0; MOST_FREQUENCIES];
         let frequencies = inverse_frequencies(head_dim / 2, theta, &mut frequencies)?;
+        if let Some(gpu) = device.gpu() {
+            let quarter = frequencies.len();
+            let axes: Vec<u32> = (0..2 * quarter).map(|i| (i / quarter) as u32).collect();
+            let angles = Angles { frequencies: &frequencies.repeat(2), axes: &axes, n_axes: 2 };
+            return angles.upload(gpu, positions.as_flattened())?.tables();
+        }
         let angle = |position: &[u32; 2], i: usize| {
             let axis = i / frequencies.len();
             position[axis] as f32 * frequencies[i % frequencies.len()]
@@ -60,17 +84,14 @@ impl Tables {
     /// # Errors
     /// [`crate::Error::Argument`] when the sections don't add up to half of an even `head_dim`.
     pub fn multimodal(positions: &[[u32; 3]], rope: Multimodal<'_>, device: &Device) -> Result<Self> {
-        let half = rope.head_dim / 2;
-        let [time, height, width] = *rope.sections;
-        if half == 0 || !rope.head_dim.is_multiple_of(2) || time + height + width != half {
-            return Err(argument(OP, "sections", rope.sections, format!("{half} in sum")));
+        let mut room = [0.0; MOST_FREQUENCIES];
+        let (frequencies, axis) = rope.frequencies(&mut room)?;
+        if let Some(gpu) = device.gpu() {
+            let axes: Vec<u32> = (0..frequencies.len()).map(|i| axis(i) as u32).collect();
+            let angles = Angles { frequencies, axes: &axes, n_axes: 3 };
+            return angles.upload(gpu, positions.as_flattened())?.tables();
         }
-        let mut frequencies = [0.0; MOST_FREQUENCIES];
-        let frequencies = inverse_frequencies(rope.head_dim, rope.theta, &mut frequencies)?;
-        let angle = |position: &[u32; 3], i: usize| {
-            let axis = usize::from(i >= time) + usize::from(i >= time + height);
-            position[axis] as f32 * frequencies[i]
-        };
+        let angle = |position: &[u32; 3], i: usize| position[axis(i)] as f32 * frequencies[i];
         Self::from_angles(positions, rope.head_dim, angle, device)
     }
 
@@ -112,18 +133,26 @@ impl Tables {
     }
 }
 
-/// Rotates `x: (tokens, heads, head_dim)` f32 by the tables of the same tokens.
+/// Rotates `x: (tokens, heads, head_dim)`, f32 or on a CUDA device bf16, by the tables of the same tokens.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when shapes disagree.
 pub fn forward(x: &Tensor, tables: &Tables) -> Result<Tensor> {
-    let [tokens, _, head_dim] = x.dims(OP, "x")?;
+    let [tokens, heads, head_dim] = x.dims(OP, "x")?;
     tables.cos.expect_shape(OP, "tables", &[tokens, head_dim])?;
-    x.alike(OP, reference::forward(x, tables)?)
+    match (x.storage(), tables.cos.storage(), tables.sin.storage()) {
+        (Storage::Cuda(values), Storage::Cuda(cos), Storage::Cuda(sin))
+            if values.dtype() == DType::BF16 && cuda::can_rotate(head_dim) =>
+        {
+            let all = cuda::Heads { x: values, heads, head_dim };
+            Ok(cuda::rotate(&all, cos, sin)?.reshape(x.shape())?.into())
+        }
+        _ => x.alike(OP, reference::forward(x, tables)?),
+    }
 }
 
 /// More than half of any head's width.
-const MOST_FREQUENCIES: usize = 512;
+pub(crate) const MOST_FREQUENCIES: usize = 512;
 
 /// `theta^(-2i / dim)` for `i < dim / 2`, in f32 as the reference computes it, into the beginning of `room`.
 fn inverse_frequencies(dim: usize, theta: f32, room: &mut [f32; MOST_FREQUENCIES]) -> Result<&[f32]> {

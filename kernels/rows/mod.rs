@@ -1,11 +1,12 @@
 //! Moving whole rows: gather by index, scatter by index, concatenation.
 
 pub(crate) mod cpu;
+mod cuda;
 mod reference;
 
 pub use reference::{gather as gather_reference, scatter as scatter_reference};
 
-use crate::{Error, Result, Tensor, error::argument};
+use crate::{Error, Result, Storage, Tensor, error::argument};
 
 /// Row `indices[i]` of `x` becomes row `i`. `x: (rows, …)`; gives `(indices, …)`.
 ///
@@ -13,11 +14,15 @@ use crate::{Error, Result, Tensor, error::argument};
 /// [`Error::Index`] when an index is outside.
 pub fn gather(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     check("rows::gather", indices, x.dim(0))?;
-    let Some(values) = x.as_host() else {
-        return x.alike("rows::gather", reference::gather(x, indices)?);
-    };
-    let Some((_, rest)) = x.shape().split_first() else {
+    let Some((rows, rest)) = x.shape().split_first() else {
         return Err(argument("rows::gather", "x", x.shape(), "at least one dimension"));
+    };
+    let values = match x.storage() {
+        Storage::Host(values) => values.as_slice(),
+        // A step of decoding wants all of its rows as they are.
+        Storage::Cuda(_) if indices.iter().copied().eq(0..*rows as u32) => return Ok(x.clone()),
+        Storage::Cuda(x) => return Ok(cuda::gather(x, &x.gpu().integers(indices)?)?.into()),
+        Storage::Candle(_) => return x.alike("rows::gather", reference::gather(x, indices)?),
     };
     let width = rest.iter().product();
     let mut outcome = Ok(());
@@ -40,8 +45,12 @@ pub fn scatter(x: &Tensor, indices: &[u32], values: &Tensor) -> Result<Tensor> {
     let [rows, features] = x.dims(OP, "x")?;
     values.expect_shape(OP, "values", &[indices.len(), features])?;
     check(OP, indices, rows)?;
-    let (Some(old), Some(new)) = (x.as_host(), values.as_host()) else {
-        return x.alike(OP, reference::scatter(x, indices, values)?);
+    let (old, new) = match (x.storage(), values.storage()) {
+        (Storage::Host(old), Storage::Host(new)) => (old.as_slice(), new.as_slice()),
+        (Storage::Cuda(x), Storage::Cuda(values)) => {
+            return Ok(cuda::scatter(x, &x.gpu().integers(indices)?, values)?.into());
+        }
+        _ => return x.alike(OP, reference::scatter(x, indices, values)?),
     };
     let mut outcome = Ok(());
     let scattered = Tensor::host(x.shape(), |out| {
@@ -77,6 +86,10 @@ pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
                 to = rest;
             }
         });
+    }
+    let on_device: Option<Vec<_>> = parts.iter().map(Tensor::as_cuda).collect();
+    if let Some(parts) = on_device {
+        return Ok(cuda::concat(&parts)?.into());
     }
     let candle = parts.iter().map(Tensor::to_candle).collect::<Result<Vec<_>>>()?;
     first.alike("rows::concat", candle_core::Tensor::cat(&candle, 0)?.into())

@@ -2,21 +2,28 @@
 //! (Shazeer, <https://arxiv.org/abs/2002.05202>).
 
 pub(crate) mod cpu;
+mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor, processor::Isa};
+use crate::{Result, Storage, Tensor, processor::Isa};
 
-/// `silu(gate) · up`, both of one shape, f32.
+const OP: &str = "silu_mul";
+
+/// `silu(gate) · up`, both of one shape and type: f32, or on a CUDA device bf16.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] when the shapes differ.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    up.expect_shape("silu_mul", "up", gate.shape())?;
-    match (gate.as_host(), up.as_host()) {
-        (Some(g), Some(u)) => Tensor::host(gate.shape(), |out| cpu::forward(Isa::current(), g, u, out)),
-        _ => gate.alike("silu_mul", reference::forward(gate, up)?),
+    up.expect_shape(OP, "up", gate.shape())?;
+    match (gate.storage(), up.storage()) {
+        (Storage::Host(g), Storage::Host(u)) => {
+            let (g, u) = (g.as_slice(), u.as_slice());
+            Tensor::host(gate.shape(), |out| cpu::forward(Isa::current(), g, u, out))
+        }
+        (Storage::Cuda(gate), Storage::Cuda(up)) => Ok(cuda::forward(gate, up)?.into()),
+        _ => gate.alike(OP, reference::forward(gate, up)?),
     }
 }
 

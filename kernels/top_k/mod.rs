@@ -1,10 +1,11 @@
 //! The largest elements of each row: `k = 1` is the arg-max of greedy decoding.
 
+mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
-use crate::{Result, Tensor, error::argument};
+use crate::{DType, Result, Tensor, error::argument};
 
 const OP: &str = "top_k";
 
@@ -27,7 +28,10 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Vec<Vec<Entry>>> {
     if k == 0 {
         return Err(argument(OP, "k", k, "at least 1"));
     }
-    reference::forward(x, k)
+    match x.as_cuda() {
+        Some(x) if k <= cuda::MOST && x.dtype() == DType::F32 => cuda::forward(x, k),
+        _ => reference::forward(x, k),
+    }
 }
 
 /// The column of the largest element of each row of `x: (rows, columns)`, the first one among equals.

@@ -11,7 +11,9 @@ use ocellus_kernels::{
     peak::{Limit, last_level_cache_bytes},
     rms_norm,
     rotary::{self, Multimodal, Tables},
-    silu_mul, top_k,
+    silu_mul,
+    step::{Parts, Step},
+    top_k,
 };
 use serde_json::{Value, json};
 
@@ -20,7 +22,7 @@ use crate::{
     format::{self, WeightFormat},
     model::Sizes,
     random,
-    spread::timed,
+    spread::timed_on,
 };
 
 /// What is measured.
@@ -101,10 +103,11 @@ pub struct Case<'a> {
 /// # Errors
 /// When there is no such size or operation, or the device has no room.
 pub fn run(options: &Options, limits: &Limits, progress: &Progress<'_>) -> Result<Report> {
+    let device = Device::open(&options.device)?;
     let mut table = Table::new("single operations", COLUMNS);
     cases(options, &mut |mut case| {
         progress(&format!("{} {} {} x {}", case.model, case.operation, case.tokens, case.shape));
-        let spread = time(&mut case.call, options.repetitions)?;
+        let spread = time(&mut case.call, &device, options.repetitions)?;
         let (moved, computed) = (spread.rate(case.bytes).median, spread.rate(case.operations).median);
         let [time, p10, p90] = spread.scaled(1e6).cells();
         table.push([
@@ -138,16 +141,24 @@ pub fn run(options: &Options, limits: &Limits, progress: &Progress<'_>) -> Resul
     Ok(Report { bench: "kernels", conditions, limits: Some(limits.clone()), tables: vec![table] })
 }
 
-/// Repeats a short call until some milliseconds are over, so that its spread means something.
-fn time(call: &mut dyn FnMut() -> Result<()>, repetitions: usize) -> Result<Spread> {
+/// Repeats a short call until some milliseconds are over, so that its spread means something. Where calls return before
+/// their work is done, as many are waited for together as make the wait itself short.
+fn time(call: &mut dyn FnMut() -> Result<()>, device: &Device, repetitions: usize) -> Result<Spread> {
     const LEAST_SECONDS: f64 = 0.02;
+    const LEAST_TOGETHER_SECONDS: f64 = 1e-3;
     const MOST: usize = 1000;
     call()?;
+    device.synchronize()?;
+    let mut together = 1;
+    if device.name() != Device::host().name() {
+        let (one, ()) = timed_on(device, &mut *call)?;
+        together = ((LEAST_TOGETHER_SECONDS / one.max(1e-6)) as usize).clamp(1, MOST);
+    }
     let (mut seconds, mut sum) = (Vec::new(), 0.0);
     while seconds.len() < repetitions.max(1) || (sum < LEAST_SECONDS && seconds.len() < MOST) {
-        let (time, ()) = timed(&mut *call)?;
+        let (time, ()) = timed_on(device, || (0..together).try_for_each(|_| call()))?;
         sum += time;
-        seconds.push(time);
+        seconds.push(time / together as f64);
     }
     Ok(Spread::of(seconds))
 }
@@ -319,6 +330,7 @@ impl Shapes<'_> {
                     let qkv = random::tensor(&[patches, 3 * heads * head_dim], self.device)?;
                     let tables = self.tables(false, patches)?;
                     let pairs = lengths.iter().map(|n| n * n).sum::<usize>();
+                    let segments = attention::Segments::new(&lengths, self.device)?;
                     visit(Case {
                         operation: format!("attention in segments of {length}"),
                         stored: name_of(precision).into(),
@@ -326,7 +338,7 @@ impl Shapes<'_> {
                         limit: format::precision_limit(precision),
                         call: Box::new(move || {
                             let rotated = attention::Rotated { qkv: &qkv, tables: &tables, heads };
-                            attention::varlen_rotated(rotated, &lengths, scale, precision)?;
+                            attention::varlen_rotated(rotated, &segments, scale, precision)?;
                             Ok(())
                         }),
                         ..self.plain(patches, format!("{heads}x{head_dim}"), 4 * heads * head_dim)
@@ -603,16 +615,39 @@ impl Paged {
 
     fn rotate_and_write(&mut self, qkv: &Tensor, tables: &Tables) -> Result<()> {
         let turn = self.next();
-        let slots = self.layer.slots_of(&self.sequences[turn], 0..self.keys)?;
-        kv_cache::rotate_and_write(&mut self.layer, qkv, tables, &slots)?;
-        Ok(())
+        self.with_step(turn, self.keys, |layer, step| {
+            kv_cache::rotate_and_write(layer, qkv, tables, step)?;
+            Ok(())
+        })
     }
 
     fn attend(&mut self, q: &Tensor, queries: usize) -> Result<()> {
-        let turn = self.next();
-        let sequence = attention::Sequence { queries, keys: self.keys, blocks: &self.sequences[turn] };
-        attention::causal(q, &self.layer, &[sequence], (self.head_dim as f32).sqrt().recip())?;
-        Ok(())
+        let (turn, scale) = (self.next(), (self.head_dim as f32).sqrt().recip());
+        self.with_step(turn, queries, |layer, step| {
+            attention::causal(q, layer, step, scale)?;
+            Ok(())
+        })
+    }
+
+    /// Calls `compute` with the step of the newest `queries` tokens of a sequence.
+    fn with_step(
+        &mut self,
+        sequence: usize,
+        queries: usize,
+        compute: impl FnOnce(&mut kv_cache::Layer, &Step<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let blocks = &self.sequences[sequence];
+        let slots = self.layer.slots_of(blocks, self.keys - queries..self.keys)?;
+        let sections = [self.head_dim / 2, 0, 0];
+        let parts = Parts {
+            sequences: &[attention::Sequence { queries, keys: self.keys, blocks }],
+            slots: &slots,
+            positions: &vec![[0; 3]; queries],
+            rope: Multimodal { head_dim: self.head_dim, theta: 1e6, sections: &sections },
+            heads: self.heads,
+        };
+        let step = Step::new(parts, &self.layer)?;
+        compute(&mut self.layer, &step)
     }
 }
 

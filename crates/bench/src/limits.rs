@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use ocellus_kernels::{
+    Device,
     peak::{self, Limit, Meter, Threads},
     pool,
     processor::Isa,
@@ -10,29 +11,37 @@ use serde_json::{Value, json};
 
 use crate::Progress;
 
-/// What this machine can do at best, measured a moment ago.
+/// What this machine can do at best where it computes, measured a moment ago.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    device: String,
+    is_host: bool,
     measured: Vec<(Limit, Threads, Option<f64>)>,
 }
 
 impl Limits {
-    /// Measures all limits, with one thread and with all. Takes some seconds and 1 GiB of memory for that time.
+    /// Measures all limits of a device, which is named as for [`Device::open`]; those of the processor with one thread
+    /// and with all. Takes some seconds and 1 GiB of memory, on a GPU 2 GiB, for that time.
     ///
     /// # Errors
-    /// When there is no such memory.
-    pub fn measure(progress: &Progress<'_>) -> Result<Self> {
+    /// When there is no such device or memory.
+    pub fn measure(device: &str, progress: &Progress<'_>) -> Result<Self> {
+        let device = Device::open(device)?;
         progress("measuring the machine's limits");
-        let meter = Meter::new()?;
+        let meter = Meter::on(&device)?;
         let both = |limit| {
             [Threads::One, Threads::All].map(|threads| (limit, threads, meter.measure(limit, threads)))
         };
-        Ok(Self { measured: Limit::ALL.into_iter().flat_map(both).collect() })
+        Ok(Self {
+            device: device.name().to_owned(),
+            is_host: device.name() == Device::host().name(),
+            measured: Limit::ALL.into_iter().flat_map(both).collect(),
+        })
     }
 
     /// No limit is known, and no share of one.
     pub fn unknown() -> Self {
-        Self { measured: Vec::new() }
+        Self { device: String::new(), is_host: true, measured: Vec::new() }
     }
 
     /// Bytes or operations a second with all threads. `None` when the processor has no such instruction.
@@ -58,6 +67,7 @@ impl Limits {
             (limit.name().to_owned(), value)
         };
         let mut object: serde_json::Map<String, Value> = Limit::ALL.into_iter().map(entry).collect();
+        object.insert("device".into(), json!(self.device));
         object.insert("unit".into(), json!("10^9 bytes or operations a second"));
         object.insert("threads".into(), json!(pool::threads()));
         object.insert("instructions".into(), json!(Isa::current().name()));
@@ -72,6 +82,16 @@ impl Limits {
             pool::threads(),
             Isa::current()
         );
+        if !self.is_host {
+            // There a copy is measured, and nobody can use a part of it alone.
+            for (limit, name, unit) in
+                [(Limit::Read, "copy", "GB/s, bytes read and written"), (Limit::Bf16, "bf16", "GFLOP/s")]
+            {
+                let measured = self.of(limit).map_or("none".to_owned(), |x| format!("{:.0}", x / 1e9));
+                out += &format!("limit {name:5} {measured:>7} of {} ({unit})\n", self.device);
+            }
+            return out;
+        }
         for limit in Limit::ALL {
             let unit = if limit == Limit::Read { "GB/s, in order, huge pages" } else { "GFLOP/s or GOP/s" };
             let giga =

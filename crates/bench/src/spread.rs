@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ocellus_kernels::Device;
 use serde_json::{Value, json};
 
 /// The middle of some measurements, and how far they lie apart. Seconds, unless said otherwise.
@@ -51,6 +52,18 @@ fn quantile(values: &[f64], share: f64) -> f64 {
         (Some(only), None) => *only,
         _ => 0.0,
     }
+}
+
+/// The same for work that `device` does, which may go on when the call returns.
+pub(crate) fn timed_on<T>(
+    device: &Device,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(f64, T)> {
+    timed(|| {
+        let result = work()?;
+        device.synchronize()?;
+        Ok(result)
+    })
 }
 
 /// The seconds that `work` takes, with what it gives.

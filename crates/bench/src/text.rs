@@ -12,7 +12,7 @@ use crate::{
     Column, Limits, Progress, Report, Spread, Table,
     format::{self, WeightFormat},
     model, random,
-    spread::timed,
+    spread::timed_on,
 };
 
 /// What is measured of prompts.
@@ -83,7 +83,7 @@ pub fn prefill(
 ) -> Result<Report> {
     ensure!(options.chunk > 0, "prompts are computed 0 tokens at a time, expected 1 at least");
     progress("loading the decoder");
-    let model::Loaded { part: decoder, weights, .. } =
+    let model::Loaded { part: decoder, weights, device } =
         model::decoder(folder, &options.device, options.weights)?;
     let limit = format::limit(weights);
     let mut table = Table::new("prefill of one sequence", PREFILL_COLUMNS);
@@ -96,7 +96,7 @@ pub fn prefill(
         for repetition in 0..options.repetitions {
             progress(&format!("prefill of {tokens} tokens, {repetition} of {}", options.repetitions));
             let mut batches = Batches::new(&decoder, 1, tokens)?;
-            seconds.push(timed(|| batches.append(tokens, options.chunk))?.0);
+            seconds.push(timed_on(&device, || batches.append(tokens, options.chunk))?.0);
         }
         let spread = Spread::of(seconds);
         let per_second = spread.rate(prefill_operations(decoder.config(), tokens)).median;
@@ -146,10 +146,11 @@ pub fn decode(
             progress(&format!("prefill of {sequences} x {depth} tokens"));
             let mut batches = Batches::new(&decoder, sequences, depth + options.steps + 1)?;
             batches.append(depth, CHUNK)?;
+            device.synchronize()?;
             let mut seconds = Vec::new();
             for step in 0..=options.steps {
                 progress(&format!("decoding {sequences} at depth {depth}, {step} of {}", options.steps));
-                let (time, ()) = timed(|| batches.step())?;
+                let (time, ()) = timed_on(&device, || batches.step())?;
                 if step > 0 {
                     seconds.push(time);
                 }

@@ -15,7 +15,7 @@ use crate::{
     Column, Limits, Progress, Report, Spread, Table,
     format::{self, WeightFormat},
     model, picture,
-    spread::timed,
+    spread::timed_on,
 };
 
 /// What is measured.
@@ -49,7 +49,8 @@ const COLUMNS: &[Column] = &[
 /// When the model can't be loaded, or a size is none that the tower takes.
 pub fn run(folder: &Path, options: &Options, limits: &Limits, progress: &Progress<'_>) -> Result<Report> {
     progress("loading the vision tower");
-    let model::Loaded { part: tower, weights, .. } = model::tower(folder, &options.device, options.weights)?;
+    let model::Loaded { part: tower, weights, device } =
+        model::tower(folder, &options.device, options.weights)?;
     let config = tower.config();
     let limit = format::limit(weights);
     let mut table = Table::new("vision tower, one picture at a time", COLUMNS);
@@ -65,7 +66,7 @@ pub fn run(folder: &Path, options: &Options, limits: &Limits, progress: &Progres
             progress(&format!("encoding {width}x{height}, {repetition} of {}", options.repetitions));
             let patches = draw(height, width, config)?;
             grid = Some(patches.grid);
-            let (time, _) = timed(|| Ok(tower.forward(&[&patches])?))?;
+            let (time, _) = timed_on(&device, || Ok(tower.forward(&[&patches])?))?;
             // The first one takes memory that the others find.
             if repetition > 0 {
                 seconds.push(time);

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// The machine's limits alone: reading memory, and multiply-adds in f32, bf16 and 8 bits.
-    Limits,
+    Limits(LimitsArguments),
     /// Each operation at the shapes of the published models.
     Kernels(KernelsArguments),
     /// The vision tower, by the size of the picture.
@@ -43,6 +43,13 @@ enum What {
     Load(LoadArguments),
     /// Pictures from a file's bytes to patches.
     Preprocess(PreprocessArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct LimitsArguments {
+    /// Where to measure.
+    #[arg(long, default_value = "auto")]
+    device: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -194,32 +201,35 @@ impl Arguments {
 impl What {
     fn measure(self, progress: &Progress<'_>) -> anyhow::Result<Report> {
         // Models first: what is missing should be said at once.
-        let limits = || Limits::measure(progress);
+        let limits = |device: &str| Limits::measure(device, progress);
         match self {
-            Self::Limits => Ok(Report {
+            Self::Limits(LimitsArguments { device }) => Ok(Report {
                 bench: "limits",
                 conditions: Vec::new(),
-                limits: Some(limits()?),
+                limits: Some(limits(&device)?),
                 tables: Vec::new(),
             }),
-            Self::Kernels(typed) => kernels::run(&typed.options(), &limits()?, progress),
+            Self::Kernels(typed) => {
+                let limits = limits(&typed.device)?;
+                kernels::run(&typed.options(), &limits, progress)
+            }
             Self::Vision(VisionArguments { model, sizes, repetitions }) => {
                 let folder = model.folder(progress)?;
                 let ModelArguments { device, weights, .. } = model;
                 let options = vision::Options { device, weights, sizes, repetitions };
-                vision::run(&folder, &options, &limits()?, progress)
+                vision::run(&folder, &options, &limits(&options.device)?, progress)
             }
             Self::Prefill(PrefillArguments { model, tokens, chunk, repetitions }) => {
                 let folder = model.folder(progress)?;
                 let ModelArguments { device, weights, .. } = model;
                 let options = text::PrefillOptions { device, weights, tokens, chunk, repetitions };
-                text::prefill(&folder, &options, &limits()?, progress)
+                text::prefill(&folder, &options, &limits(&options.device)?, progress)
             }
             Self::Decode(DecodeArguments { model, depths, sequences, steps }) => {
                 let folder = model.folder(progress)?;
                 let ModelArguments { device, weights, .. } = model;
                 let options = text::DecodeOptions { device, weights, depths, sequences, steps };
-                text::decode(&folder, &options, &limits()?, progress)
+                text::decode(&folder, &options, &limits(&options.device)?, progress)
             }
             Self::Load(LoadArguments { model, cold, repetitions }) => {
                 let folder = model.folder(progress)?;

@@ -9,6 +9,7 @@ use ocellus_kernels::{
     rms_norm,
     rotary::{Multimodal, Tables},
     rows,
+    step::{Parts, Step},
 };
 use ocellus_weights::{Embedding, Linear, LinearShape, Loader, Scope};
 
@@ -166,13 +167,23 @@ impl Decoder {
             theta: self.config.rope_theta,
             sections: &self.config.mrope_section,
         };
-        let tables = Tables::multimodal(batch.positions, rope, &self.device)?;
         cache.find_slots(batch.sequences)?;
         let KvCache { layers, slots } = cache;
+        let Some(first) = layers.first() else {
+            return Err(Error::Batch { what: "layers of the cache", found: 0, expected: 1 });
+        };
+        let parts = Parts {
+            sequences: batch.sequences,
+            slots,
+            positions: batch.positions,
+            rope,
+            heads: self.config.num_attention_heads,
+        };
+        let step = Step::new(parts, first)?;
+        let tables = step.tables(first)?;
         let mut hidden = batch.embeddings.clone();
         for (i, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
-            let step = Step { tables: &tables, sequences: batch.sequences, slots };
-            hidden = layer.forward(hidden, &step, cache)?;
+            hidden = layer.forward(hidden, (&step, &tables), cache)?;
             if let Some(observe) = &mut observe {
                 observe(&format!("text.layer_{i}"), &hidden);
             }
@@ -211,12 +222,8 @@ impl KvCache {
     }
 }
 
-/// What all layers of one step share.
-struct Step<'a> {
-    tables: &'a Tables,
-    sequences: &'a [Sequence<'a>],
-    slots: &'a [u32],
-}
+/// What all layers of one step share: its integers, and the angles of its tokens.
+type Shared<'a> = (&'a Step<'a>, &'a Tables);
 
 /// Attention and feed-forward, each with its norm before and the residual around.
 #[derive(Debug)]
@@ -240,7 +247,12 @@ impl Layer {
     }
 
     /// `hidden: (tokens, hidden_size)`.
-    fn forward(&self, hidden: Tensor, step: &Step<'_>, cache: &mut kv_cache::Layer) -> Result<Tensor, Error> {
+    fn forward(
+        &self,
+        hidden: Tensor,
+        step: Shared<'_>,
+        cache: &mut kv_cache::Layer,
+    ) -> Result<Tensor, Error> {
         let normed = rms_norm::forward(&hidden, &self.input_layernorm, self.eps)?;
         let hidden = self.attention.forward_add(&normed, step, cache, hidden)?;
         let normed = rms_norm::forward(&hidden, &self.post_attention_layernorm, self.eps)?;
@@ -288,14 +300,14 @@ impl Attention {
     fn forward_add(
         &self,
         normed: &Tensor,
-        step: &Step<'_>,
+        (step, tables): Shared<'_>,
         cache: &mut kv_cache::Layer,
         residual: Tensor,
     ) -> Result<Tensor, Error> {
         let qkv = self.qkv_proj.forward(normed)?;
-        let q = kv_cache::rotate_and_write(cache, &qkv, step.tables, step.slots)?;
+        let q = kv_cache::rotate_and_write(cache, &qkv, tables, step)?;
         let scale = (self.head_dim as f32).sqrt().recip();
-        let attended = attention::causal(&q, cache, step.sequences, scale)?;
+        let attended = attention::causal(&q, cache, step, scale)?;
         let attended = attended.reshape(&[normed.dim(0), self.heads * self.head_dim])?;
         Ok(self.o_proj.forward_add(&attended, residual)?)
     }

@@ -5,7 +5,13 @@
 //! units of merged patches; most blocks attend within a window, some within a whole frame; after the merger
 //! the tokens are put back in the order of the placeholders.
 
-use ocellus_kernels::{Device, Tensor, attention, gelu, rms_norm, rotary::Tables, rows};
+use ocellus_kernels::{
+    Device, Tensor,
+    attention::{self, Segments},
+    gelu, rms_norm,
+    rotary::Tables,
+    rows,
+};
 use ocellus_weights::{Linear, LinearShape, Scope};
 
 use crate::{
@@ -102,10 +108,11 @@ impl Tower {
         let positions = patch_positions(&grids, merge)?;
         let positions: Vec<[u32; 2]> = permutation.iter().map(|&patch| positions[patch as usize]).collect();
         let tables = Tables::spatial(&positions, config.head_dim(), ROTARY_THETA, &self.device)?;
+        let windows = Segments::new(&order.window_lengths, &self.device)?;
+        let frames = Segments::new(&order.full_lengths, &self.device)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let full = config.full_attention_blocks.contains(&i);
-            let lengths = if full { &order.full_lengths } else { &order.window_lengths };
-            hidden = block.forward(hidden, &tables, lengths)?;
+            hidden = block.forward(hidden, &tables, if full { &frames } else { &windows })?;
             observe(&format!("vision.block_{i}"), &hidden);
         }
 
@@ -142,10 +149,10 @@ impl Block {
         })
     }
 
-    /// `hidden: (patches, hidden_size)`; attention stays within segments of `lengths` patches.
-    fn forward(&self, hidden: Tensor, tables: &Tables, lengths: &[usize]) -> Result<Tensor, Error> {
+    /// `hidden: (patches, hidden_size)`; attention stays within `segments`.
+    fn forward(&self, hidden: Tensor, tables: &Tables, segments: &Segments<'_>) -> Result<Tensor, Error> {
         let normed = rms_norm::forward(&hidden, &self.norm1, RMS_NORM_EPS)?;
-        let hidden = self.attention.forward_add(&normed, tables, lengths, hidden)?;
+        let hidden = self.attention.forward_add(&normed, tables, segments, hidden)?;
         let normed = rms_norm::forward(&hidden, &self.norm2, RMS_NORM_EPS)?;
         self.mlp.forward_add(&normed, hidden)
     }
@@ -176,13 +183,13 @@ impl Attention {
         &self,
         normed: &Tensor,
         tables: &Tables,
-        lengths: &[usize],
+        segments: &Segments<'_>,
         residual: Tensor,
     ) -> Result<Tensor, Error> {
         let qkv = self.qkv.forward(normed)?;
         let scale = (self.head_dim as f32).sqrt().recip();
         let rotated = attention::Rotated { qkv: &qkv, tables, heads: self.heads };
-        let attended = attention::varlen_rotated(rotated, lengths, scale, self.qkv.precision())?;
+        let attended = attention::varlen_rotated(rotated, segments, scale, self.qkv.precision())?;
         Ok(self.proj.forward_add(&attended, residual)?)
     }
 }

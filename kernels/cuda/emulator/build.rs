@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .debug(false)
         .warnings(false)
         .include(kernels.join("cuda"))
+        .include(&kernels)
         .define("OCELLUS_EMULATOR", None)
         // Hopper's instructions are emulated as well.
         .define("__CUDA_ARCH__", "900")

@@ -10,6 +10,7 @@
 #![cfg(unix)]
 
 mod memory;
+mod recording;
 pub mod testing;
 
 use std::{
@@ -27,6 +28,7 @@ use ocellus_kernels::{
 };
 
 use memory::Heap;
+use recording::{Command, Recordings};
 
 /// An emulated CUDA device.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct Emulator {
     facts: Facts,
     seed: AtomicU64,
     heap: Mutex<Heap>,
+    recordings: Mutex<Recordings>,
     launched: Mutex<BTreeSet<String>>,
 }
 
@@ -74,7 +77,13 @@ impl Emulator {
             exact_allocations: options.exact_allocations,
         };
         let heap = Mutex::new(Heap::new(options.memory));
-        Self { facts, seed: AtomicU64::new(options.seed), heap, launched: Mutex::default() }
+        Self {
+            facts,
+            seed: AtomicU64::new(options.seed),
+            heap,
+            recordings: Mutex::default(),
+            launched: Mutex::default(),
+        }
     }
 
     /// A device whose schedule is drawn from `seed`.
@@ -90,71 +99,39 @@ impl Emulator {
     fn heap(&self) -> MutexGuard<'_, Heap> {
         self.heap.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Driver for Emulator {
-    fn facts(&self) -> &Facts {
-        &self.facts
+    fn recordings(&self) -> MutexGuard<'_, Recordings> {
+        self.recordings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn memory(&self) -> Result<Memory, Failure> {
-        Ok(self.heap().memory())
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<u64, Failure> {
-        self.heap().allocate(bytes)
-    }
-
-    unsafe fn free(&self, address: u64) -> Result<(), Failure> {
-        self.heap().free(address)
-    }
-
-    unsafe fn upload(&self, from: &[u8], to: u64) -> Result<(), Failure> {
-        self.heap().check("a copy to the device", to, from.len())?;
-        // SAFETY: the range is allocated.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
-        Ok(())
-    }
-
-    unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), Failure> {
-        self.heap().check("a copy to the host", from, to.len())?;
-        // SAFETY: the range is allocated.
-        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
-        Ok(())
-    }
-
-    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Failure> {
-        self.heap().check("a copy on the device", from, bytes)?;
-        self.heap().check("a copy on the device", to, bytes)?;
-        // SAFETY: both ranges are allocated; `copy` allows them to overlap.
-        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
-        Ok(())
-    }
-
-    unsafe fn fill(&self, to: u64, value: u8, bytes: usize) -> Result<(), Failure> {
-        self.heap().check("a fill", to, bytes)?;
-        // SAFETY: the range is allocated.
-        unsafe { std::ptr::write_bytes(to as *mut u8, value, bytes) };
-        Ok(())
-    }
-
-    fn function(&self, name: &str) -> Result<Function, Failure> {
-        let missing = || Failure::NoKernel(name.to_owned());
-        let c_name = CString::new(name).map_err(|_| missing())?;
-        // SAFETY: the name ends with zero; what is found lives as long as the process.
-        let entry = unsafe { ocellus_emulator_find(c_name.as_ptr()) };
-        if entry.is_null() {
-            return Err(missing());
+    /// Does a command, or writes it down where a recording is under way.
+    fn submit(&self, command: Command) -> Result<(), Failure> {
+        match self.recordings().record(command) {
+            None => Ok(()),
+            Some(command) => self.execute(&command),
         }
-        Ok(Function { name: name.to_owned(), handle: entry as u64 })
     }
 
-    unsafe fn launch(
-        &self,
-        function: &Function,
-        launch: Launch,
-        arguments: &[Argument],
-    ) -> Result<(), Failure> {
+    fn execute(&self, command: &Command) -> Result<(), Failure> {
+        match command {
+            Command::Launch { function, launch, arguments } => self.run(function, *launch, arguments),
+            &Command::Copy { from, to, bytes } => {
+                self.heap().check("a copy on the device", from, bytes)?;
+                self.heap().check("a copy on the device", to, bytes)?;
+                // SAFETY: both ranges are allocated; `copy` allows them to overlap.
+                unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
+                Ok(())
+            }
+            &Command::Fill { to, value, bytes } => {
+                self.heap().check("a fill", to, bytes)?;
+                // SAFETY: the range is allocated.
+                unsafe { std::ptr::write_bytes(to as *mut u8, value, bytes) };
+                Ok(())
+            }
+        }
+    }
+
+    fn run(&self, function: &Function, launch: Launch, arguments: &[Argument]) -> Result<(), Failure> {
         let pointers: Vec<*const u8> =
             arguments.iter().map(|argument| argument.as_bytes().as_ptr()).collect();
         let sizes: Vec<u32> = arguments.iter().map(|argument| argument.as_bytes().len() as u32).collect();
@@ -185,6 +162,87 @@ impl Driver for Emulator {
         let place = if outcome == 2 { heap.describe(fault) } else { String::new() };
         Err(Failure::Launch { kernel: function.name.clone(), reason: format!("{reason}{place}") })
     }
+}
+
+impl Driver for Emulator {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn memory(&self) -> Result<Memory, Failure> {
+        Ok(self.heap().memory())
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, Failure> {
+        self.heap().allocate(bytes)
+    }
+
+    unsafe fn free(&self, address: u64) -> Result<(), Failure> {
+        self.heap().free(address)
+    }
+
+    unsafe fn upload(&self, from: &[u8], to: u64) -> Result<(), Failure> {
+        self.recordings().expect_none("an upload")?;
+        self.heap().check("a copy to the device", to, from.len())?;
+        // SAFETY: the range is allocated.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        Ok(())
+    }
+
+    unsafe fn upload_with(
+        &self,
+        to: u64,
+        bytes: usize,
+        unit: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), Failure> {
+        self.heap().check("a copy to the device", to, bytes)?;
+        // Short pieces, so that all callers are seen to count from each piece's start.
+        let length = unit.max(1) * (4096 / unit.max(1)).max(1);
+        for start in (0..bytes).step_by(length) {
+            let mut piece = vec![0xFF; length.min(bytes - start)];
+            fill(start, &mut piece);
+            // SAFETY: the range is allocated.
+            unsafe { self.upload(&piece, to + start as u64)? };
+        }
+        Ok(())
+    }
+
+    unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), Failure> {
+        self.recordings().expect_none("a download")?;
+        self.heap().check("a copy to the host", from, to.len())?;
+        // SAFETY: the range is allocated.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Failure> {
+        self.submit(Command::Copy { from, to, bytes })
+    }
+
+    unsafe fn fill(&self, to: u64, value: u8, bytes: usize) -> Result<(), Failure> {
+        self.submit(Command::Fill { to, value, bytes })
+    }
+
+    fn function(&self, name: &str) -> Result<Function, Failure> {
+        let missing = || Failure::NoKernel(name.to_owned());
+        let c_name = CString::new(name).map_err(|_| missing())?;
+        // SAFETY: the name ends with zero; what is found lives as long as the process.
+        let entry = unsafe { ocellus_emulator_find(c_name.as_ptr()) };
+        if entry.is_null() {
+            return Err(missing());
+        }
+        Ok(Function { name: name.to_owned(), handle: entry as u64 })
+    }
+
+    unsafe fn launch(
+        &self,
+        function: &Function,
+        launch: Launch,
+        arguments: &[Argument],
+    ) -> Result<(), Failure> {
+        self.submit(Command::Launch { function: function.clone(), launch, arguments: arguments.to_vec() })
+    }
 
     fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
         let Tiles { address, rows, columns, tile_rows } = tiles;
@@ -208,7 +266,26 @@ impl Driver for Emulator {
     }
 
     fn synchronize(&self) -> Result<(), Failure> {
-        Ok(())
+        self.recordings().expect_none("a wait for the device")
+    }
+
+    fn check_launches(&self, _: bool) {}
+
+    fn begin_recording(&self) -> Result<(), Failure> {
+        self.recordings().begin()
+    }
+
+    fn end_recording(&self) -> Result<u64, Failure> {
+        self.recordings().end()
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), Failure> {
+        let commands = self.recordings().get(recording)?;
+        commands.iter().try_for_each(|command| self.execute(command))
+    }
+
+    unsafe fn forget(&self, recording: u64) -> Result<(), Failure> {
+        self.recordings().forget(recording)
     }
 }
 

@@ -104,6 +104,76 @@ fn equals_the_slow_one() {
     }
 }
 
+/// The sampler that computes where the logits lie, see [`ocellus_kernels::sampling`]. It rounds otherwise, so that about
+/// one token in ten million may differ.
+#[test]
+fn equals_the_one_in_integers() {
+    use ocellus_kernels::{Device, Tensor, sampling};
+    for case in 0..400u64 {
+        let mut next = noise(case + 5000);
+        let n_vocabulary = [1, 2, 7, 130, 1500][case as usize % 5];
+        let coarse = case % 3 == 0;
+        let mut pick =
+            |values: &[f32]| values[((next() + 1.0) / 2.0 * values.len() as f32) as usize % values.len()];
+        let settings = Sampling {
+            logit_bias: vec![(0, pick(&[0.0, 2.0])), (5, -1.0)],
+            temperature: pick(&[0.0, 0.01, 0.7, 1.0, 3.0]),
+            top_k: pick(&[0.0, 1.0, 3.0, 50.0, 129.0, 1e9]) as usize,
+            top_p: pick(&[1.0, 0.0, 0.001, 0.3, 0.813, 0.9991]),
+            min_p: pick(&[0.0, 0.0, 0.0503, 0.71]),
+            repetition_penalty: pick(&[1.0, 1.05, 1.7, 0.8]),
+            presence_penalty: pick(&[0.0, 1.5, -0.7]),
+            frequency_penalty: pick(&[0.0, 0.4, -1.3]),
+            seed: None,
+        };
+        let prompt = [0, 2, 2, 5, 100_000];
+        let mut sampler = Sampler::new(&settings, case, &prompt);
+        let mut random = ChaCha8Rng::seed_from_u64(case);
+        let mut other = sampling::Sampler::new(1, n_vocabulary, &Device::cpu()).unwrap();
+        other
+            .assign(
+                0,
+                &sampling::Sequence {
+                    settings: sampling::Settings {
+                        temperature: settings.temperature,
+                        top_p: settings.top_p,
+                        top_k: settings.top_k,
+                        min_p: settings.min_p,
+                        repetition_penalty: settings.repetition_penalty,
+                        presence_penalty: settings.presence_penalty,
+                        frequency_penalty: settings.frequency_penalty,
+                    },
+                    biases: &settings.logit_bias,
+                    prompt: &prompt,
+                    answer: &[],
+                },
+            )
+            .unwrap();
+        for step in 0..4 {
+            let mut logit = || if coarse { (next() * 4.0).round() } else { next() * 8.0 };
+            let logits: Vec<f32> = (0..n_vocabulary).map(|_| logit()).collect();
+            // In the last step, every third token.
+            let words: Option<Vec<u32>> =
+                (step == 3).then(|| (0..n_vocabulary.div_ceil(32)).map(|_| 0x4924_9249).collect());
+            let expected = match &words {
+                None => sampler.sample(&logits, None).id,
+                Some(words) => {
+                    let allowed = |id: u32| words[id as usize / 32] >> (id % 32) & 1 != 0;
+                    sampler.sample_allowed(&logits, None, allowed).id
+                }
+            };
+            let number = random.get_word_pos();
+            let row = sampling::Row { slot: 0, number: random.next_u64() >> 11, allowed: words.as_deref() };
+            let logits = Tensor::from_f32(logits, &[1, n_vocabulary], &Device::cpu()).unwrap();
+            let found = other.choose(&logits, &[row]).unwrap()[0];
+            assert_eq!(found.id, expected, "case {case}, step {step}, {settings:?}");
+            if !found.drawn {
+                random.set_word_pos(number);
+            }
+        }
+    }
+}
+
 /// Draws often, starting anew each time, and compares with the probabilities; those that are 0 have to stay
 /// 0.
 fn check_distribution(settings: Sampling, logits: &[f32], expected: &[f64]) {
