@@ -13,5 +13,6 @@ pub(super) const MODULES: &[Module] = &[
     Module { name: "skinny_quantized", architecture: 80, text: include_str!("skinny_quantized.sm80.ptx") },
     Module { name: "tiles", architecture: 80, text: include_str!("tiles.sm80.ptx") },
     Module { name: "tiles_quantized", architecture: 80, text: include_str!("tiles_quantized.sm80.ptx") },
+    Module { name: "wgmma", architecture: 80, text: include_str!("wgmma.sm80.ptx") },
     Module { name: "wgmma", architecture: 90, text: include_str!("wgmma.sm90a.ptx") },
 ];
