@@ -63,19 +63,19 @@ pub fn varlen(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], scale: f32)
 /// Segments that lie one after another and cover all tokens: windows, or whole pictures. On a CUDA device they are put into
 /// its memory once and serve all layers.
 #[derive(Debug)]
-pub struct Segments<'a> {
-    lengths: &'a [usize],
+pub struct Segments {
+    lengths: Vec<usize>,
     device: Option<cuda::varlen::DeviceSegments>,
 }
 
-impl<'a> Segments<'a> {
+impl Segments {
     /// Segments of `lengths` tokens each.
     ///
     /// # Errors
     /// When the device has no room, or there are too many tokens to count.
-    pub fn new(lengths: &'a [usize], device: &Device) -> Result<Self> {
+    pub fn new(lengths: &[usize], device: &Device) -> Result<Self> {
         let device = device.gpu().map(|gpu| cuda::varlen::DeviceSegments::new(gpu, lengths)).transpose()?;
-        Ok(Self { lengths, device })
+        Ok(Self { lengths: lengths.to_vec(), device })
     }
 }
 
@@ -97,12 +97,12 @@ pub struct Rotated<'a> {
 /// [`crate::Error::Argument`] when shapes or lengths disagree.
 pub fn varlen_rotated(
     rotated: Rotated<'_>,
-    segments: &Segments<'_>,
+    segments: &Segments,
     scale: f32,
     precision: Precision,
 ) -> Result<Tensor> {
     let Rotated { qkv, tables, heads } = rotated;
-    let (tokens, head_dim, lengths) = (tables.tokens(), tables.head_dim(), segments.lengths);
+    let (tokens, head_dim, lengths) = (tables.tokens(), tables.head_dim(), &*segments.lengths);
     let width = heads * head_dim;
     qkv.expect_shape(VARLEN_ROTATED, "qkv", &[tokens, 3 * width])?;
     if let (Some(qkv), Some(cos), Some(sin), Some(segments), Some(kernels)) = (

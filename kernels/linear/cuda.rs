@@ -197,6 +197,7 @@ impl CudaWeight {
     }
 
     /// The stored numbers, for kernels that read rows: bf16 `(rows, pitch)`, or cells as codes.cuh describes them.
+    #[allow(dead_code)]
     pub(crate) fn data(&self) -> (&CudaTensor, Kind) {
         (&self.data, self.kind)
     }

@@ -127,7 +127,7 @@ impl Tower {
         let values: Vec<f32> = pictures.iter().flat_map(|picture| picture.values.iter().copied()).collect();
         let shape = [order.full_lengths.iter().sum(), config.geometry.patch_values()];
         let patches = Tensor::from_f32(values, &shape, &self.device)?;
-        let hidden = self.patch_embed.forward(&patches)?;
+        let hidden = self.patch_embed.forward_f32(&patches)?;
         observe("vision.patch_embed", &hidden);
 
         let permutation = patch_permutation(&order.order, merge * merge);
@@ -203,7 +203,7 @@ impl Block {
     }
 
     /// `hidden: (patches, hidden_size)`; attention stays within `segments`.
-    fn forward(&self, hidden: Tensor, tables: &Tables, segments: &Segments<'_>) -> Result<Tensor, Error> {
+    fn forward(&self, hidden: Tensor, tables: &Tables, segments: &Segments) -> Result<Tensor, Error> {
         let normed = rms_norm::forward(&hidden, &self.norm1, RMS_NORM_EPS)?;
         let hidden = self.attention.forward_add(&normed, tables, segments, hidden)?;
         let normed = rms_norm::forward(&hidden, &self.norm2, RMS_NORM_EPS)?;
@@ -236,7 +236,7 @@ impl Attention {
         &self,
         normed: &Tensor,
         tables: &Tables,
-        segments: &Segments<'_>,
+        segments: &Segments,
         residual: Tensor,
     ) -> Result<Tensor, Error> {
         let qkv = self.qkv.forward(normed)?;
@@ -302,6 +302,6 @@ impl Merger {
         let normed = rms_norm::forward(hidden, &self.ln_q, RMS_NORM_EPS)?;
         let tokens = hidden.dim(0) * hidden.dim(1) / self.merged_width;
         let merged = normed.reshape(&[tokens, self.merged_width])?;
-        Ok(self.second.forward(&gelu::forward(&self.first.forward(&merged)?)?)?)
+        Ok(self.second.forward_f32(&self.first.forward_gelu(&merged)?)?)
     }
 }

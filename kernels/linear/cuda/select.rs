@@ -308,7 +308,7 @@ mod tests {
                             let Plan { launch, kernel, slices, .. } = plan(problem, &device);
                             let what = format!("{problem:?} {launch:?} {kernel}");
                             assert!(launch.shared_bytes <= device.shared_bytes_per_block, "{what}");
-                            assert!(launch.grid[0] > 0 && launch.block[0] <= 256, "{what}");
+                            assert!(launch.grid[0] > 0 && launch.block[0] <= 384, "{what}");
                             assert!((launch.block[0] / 32).is_multiple_of(slices), "{what}");
                         }
                     }
