@@ -8,7 +8,7 @@
 use ocellus_kernels::{
     Device, Tensor,
     attention::{self, Segments},
-    gelu, rms_norm,
+    rms_norm,
     rotary::Tables,
     rows,
 };
