@@ -2,12 +2,14 @@
 //!
 //! `table: (vocabulary, dim)` in its stored type, `ids: (tokens)`, output `(tokens, dim)` f32.
 
+mod cuda;
 mod reference;
 
 pub use reference::forward as reference;
 
 use crate::{
     Error, Result, Tensor,
+    error::argument,
     linear::{Weight, WeightStorage},
 };
 
@@ -23,7 +25,25 @@ pub fn forward(table: &Weight, ids: &[u32]) -> Result<Tensor> {
     }
     match &table.storage {
         WeightStorage::Candle(_) => reference::forward(table, ids),
+        WeightStorage::Cuda(weight) => {
+            let ids = weight.data().0.gpu().integers(ids)?;
+            Ok(cuda::forward(weight, table.rows(), table.cols(), &ids)?.into())
+        }
         _ => host(table, ids),
+    }
+}
+
+/// The same for ids that lie in the memory of the table's CUDA device, u32 of any shape, where the host does not see
+/// them: one that is outside of the table gives zeros.
+///
+/// # Errors
+/// [`Error::Argument`] when either lies elsewhere.
+pub fn forward_ids(table: &Weight, ids: &Tensor) -> Result<Tensor> {
+    match (&table.storage, ids.as_cuda()) {
+        (WeightStorage::Cuda(weight), Some(ids)) => {
+            Ok(cuda::forward(weight, table.rows(), table.cols(), ids)?.into())
+        }
+        _ => Err(argument(OP, "ids", "on the host", "on the CUDA device of the table")),
     }
 }
 

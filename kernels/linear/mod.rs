@@ -11,13 +11,13 @@ mod product;
 mod quantized;
 mod reference;
 
+pub(crate) use cuda::{CudaWeight, Kind};
 pub use product::Order;
 pub use quantized::Scheme;
 pub use reference::forward as reference;
 
 use self::{
     bf16::PackedBf16,
-    cuda::CudaWeight,
     product::{Finish, GROUP_ROWS, PANEL, Product, Source},
     quantized::PackedInt,
 };

@@ -72,6 +72,8 @@ constexpr u32 WEIGH = 1, CUT = 2, DRAW = 3;
 
 static_assert(sizeof(Request) == 64 && sizeof(State) == 64, "the host takes them to be so large");
 
+__device__ inline float infinity() { return __uint_as_float(0x7f800000); }
+
 struct Bin {
     u64 weight;
     u64 count;
@@ -118,7 +120,7 @@ struct Row {
     __device__ float logit(u32 id) const {
         if (request.flags & RESTRICTED) {
             const u32 word = tables.allowed[index * tables.words + id / 32];
-            if ((word >> id % 32 & 1) == 0) return -INFINITY;
+            if ((word >> id % 32 & 1) == 0) return -infinity();
         }
         float logit = tables.logits[u64(index) * tables.vocabulary + id];
         // The intrinsics keep the compiler from fusing what the host rounds twice.
@@ -141,7 +143,7 @@ struct Row {
 
     // e^((logit - max) / temperature) in units of 2^-40, rounded; see `weight` in reference.rs, which is the same.
     __device__ u64 weight(float logit) const {
-        if (!(logit > -INFINITY)) return 0;
+        if (!(logit > -infinity())) return 0;
         if (logit == max) return ONE;
         const double x = (double(logit) - double(max)) * request.inverse_temperature;
         if (!(x > -29.0)) return 0;
@@ -262,7 +264,7 @@ extern "C" __global__ void __launch_bounds__(256) sampling_best(const Tables tab
         const u32 id = blockIdx.x * CHUNK + i * THREADS + threadIdx.x;
         if (id >= tables.vocabulary) break;
         const float logit = row.logit(id);
-        if (logit > -INFINITY) {
+        if (logit > -infinity()) {
             const u64 place = place_of(logit, id);
             best = place > best ? place : best;
         }
@@ -293,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(256) sampling_best(const Tables tab
     if (threadIdx.x == 0) {
         const float max = row.logit(index_at(best));
         state->best = 0;
-        if ((request.flags & RANDOM) && max < INFINITY) {
+        if ((request.flags & RANDOM) && max < infinity()) {
             state->max = max;
             state->cut = 0;
             state->stage = WEIGH;
