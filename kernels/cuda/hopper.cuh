@@ -89,7 +89,8 @@ __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// Keeps the compiler from moving sums about while products are under way.
+// Keeps the compiler from touching sums on the other side of this: before the first product's fence, and after the wait for
+// the last.
 template <int TILES>
 __device__ __forceinline__ void hold_sums(float (&d)[TILES][4]) {
 #pragma unroll
@@ -100,12 +101,12 @@ __device__ __forceinline__ void hold_sums(float (&d)[TILES][4]) {
 
 #define SUMS(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
 
-// d += a . b, or d = a . b unless `add`, of 16 features: `a` and `b` describe tiles of 64 and of 8 * TILES rows. Warp w of
+// d += a . b of 16 features: `a` and `b` describe tiles of 64 and of 8 * TILES rows. Warp w of
 // the warpgroup has rows 16 w to 16 w + 15 of a; its part of d is laid out as that of `mma_m16n8k16` in each column of
 // eight.
-__device__ __forceinline__ void wgmma_k16(float (&d)[16][4], u64 a, u64 b, bool add) {
+__device__ __forceinline__ void wgmma_k16(float (&d)[16][4], u64 a, u64 b) {
     asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
+        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -114,12 +115,12 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[16][4], u64 a, u64 b, bool 
         "}, %64, %65, add, 1, 1, 0, 0;\n}\n"
         : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5), SUMS(6), SUMS(7),
           SUMS(8), SUMS(9), SUMS(10), SUMS(11), SUMS(12), SUMS(13), SUMS(14), SUMS(15)
-        : "l"(a), "l"(b), "r"(u32(add)));
+        : "l"(a), "l"(b));
 }
 
-__device__ __forceinline__ void wgmma_k16(float (&d)[24][4], u64 a, u64 b, bool add) {
+__device__ __forceinline__ void wgmma_k16(float (&d)[24][4], u64 a, u64 b) {
     asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %98, 0;\n"
+        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -131,12 +132,12 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[24][4], u64 a, u64 b, bool 
         : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5), SUMS(6), SUMS(7),
           SUMS(8), SUMS(9), SUMS(10), SUMS(11), SUMS(12), SUMS(13), SUMS(14), SUMS(15),
           SUMS(16), SUMS(17), SUMS(18), SUMS(19), SUMS(20), SUMS(21), SUMS(22), SUMS(23)
-        : "l"(a), "l"(b), "r"(u32(add)));
+        : "l"(a), "l"(b));
 }
 
-__device__ __forceinline__ void wgmma_k16(float (&d)[32][4], u64 a, u64 b, bool add) {
+__device__ __forceinline__ void wgmma_k16(float (&d)[32][4], u64 a, u64 b) {
     asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\n"
+        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -151,7 +152,7 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[32][4], u64 a, u64 b, bool 
           SUMS(8), SUMS(9), SUMS(10), SUMS(11), SUMS(12), SUMS(13), SUMS(14), SUMS(15),
           SUMS(16), SUMS(17), SUMS(18), SUMS(19), SUMS(20), SUMS(21), SUMS(22), SUMS(23),
           SUMS(24), SUMS(25), SUMS(26), SUMS(27), SUMS(28), SUMS(29), SUMS(30), SUMS(31)
-        : "l"(a), "l"(b), "r"(u32(add)));
+        : "l"(a), "l"(b));
 }
 
 #undef SUMS

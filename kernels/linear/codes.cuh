@@ -8,8 +8,8 @@
 // | `INT4_ZERO` | the same, with a zero point beside each scale |
 //
 // A cell holds 16 rows and the 32 features that share a scale; the cells of 16 rows lie side by side, so that they are
-// read as one stream. Each lane of a warp reads its own codes of a cell with one load of 16 or 8 bytes, and they are
-// those that `mma` wants of it: lane 4 g + t holds rows g and g + 8 at features 2 t, 2 t + 1, 2 t + 8, 2 t + 9 and the
+// read as one stream. Each lane of a warp reads its own 16 or 8 bytes of a cell's codes, and they are those that `mma`
+// wants of it: lane 4 g + t holds rows g and g + 8 at features 2 t, 2 t + 1, 2 t + 8, 2 t + 9 and the
 // same four 16 features further. Word g of the scales holds that of row g in its lower half, of row g + 8 in its upper.
 // The scales are the 16 bits that the processor's format has as well.
 //
@@ -48,20 +48,21 @@ __device__ inline u32 widen_nibbles(u32 codes, u32 minus) {
     return fma_bf16x2((codes & 0x00780078) | 0x43004300, ONES, minus);
 }
 
-// The factors of a whole cell for this lane: `a[step]` are the four registers that `mma` takes of a first factor of 16 rows
-// and 16 features. As second factors of 8 rows, 0 and 2 are those of the upper rows, 1 and 3 of the lower.
+// The factors of 16 of a cell's features for this lane, those of the first half or the second: the four registers that
+// `mma` takes of a first factor of 16 rows. As second factors of 8 rows, 0 and 2 are those of the upper rows, 1 and 3 of
+// the lower. Half a cell at a time is what the registers of large tiles have room for.
 template <int KIND>
-__device__ inline void widen_cell(u32 (&a)[2][4], const u8* cell, u32 lane) {
+__device__ inline void widen_half(u32 (&a)[4], const u8* cell, u32 lane, u32 half) {
     u32 word = *reinterpret_cast<const u32*>(cell + CELL<KIND> - 32 + lane / 4 * 4);
     u32 scale[2] = {twice_low(word), twice_high(word)};
     if constexpr (KIND == INT8) {
-        uint4 codes = *reinterpret_cast<const uint4*>(cell + lane * 16);
-        u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
+        uint2 codes = *reinterpret_cast<const uint2*>(cell + lane * 16 + half * 8);
+        u32 words[2] = {codes.x, codes.y};
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 4; i++) {
             u32 pair = words[i / 2] >> 16 * (i % 2);
             pair = (pair & 0xff) | (pair & 0xff00) << 8;
-            a[i / 4][i % 4] = fma_bf16x2(widen_bytes(pair), scale[i % 2], NOTHING);
+            a[i] = fma_bf16x2(widen_bytes(pair), scale[i % 2], NOTHING);
         }
     } else {
         u32 minus[2] = {0xc340c340, 0xc340c340};
@@ -73,13 +74,11 @@ __device__ inline void widen_cell(u32 (&a)[2][4], const u8* cell, u32 lane) {
                 scale[i] = (scale[i] >> 4 & 0x0ff80ff8) + 0x32803280;
             }
         }
-        uint2 codes = *reinterpret_cast<const uint2*>(cell + lane * 8);
-        u32 words[2] = {codes.x, codes.y};
+        u32 codes = *reinterpret_cast<const u32*>(cell + lane * 8 + half * 4);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            u32 word = words[i / 4];
-            u32 pair = i % 4 == 0 ? word << 3 : word >> (4 * (i % 4) - 3);
-            a[i / 4][i % 4] = fma_bf16x2(widen_nibbles(pair, minus[i % 2]), scale[i % 2], NOTHING);
+        for (int i = 0; i < 4; i++) {
+            u32 pair = i == 0 ? codes << 3 : codes >> (4 * i - 3);
+            a[i] = fma_bf16x2(widen_nibbles(pair, minus[i % 2]), scale[i % 2], NOTHING);
         }
     }
 }

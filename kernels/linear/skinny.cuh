@@ -104,7 +104,8 @@ struct Skinny {
                         ldmatrix_x4(a[half], w + place(lane % 16, group * 4 + half * 2 + lane / 16));
                     }
                 } else {
-                    widen_cell<KIND>(a, w + group * CELL<KIND>, lane);
+                    widen_half<KIND>(a[0], w + group * CELL<KIND>, lane, 0);
+                    widen_half<KIND>(a[1], w + group * CELL<KIND>, lane, 1);
                 }
 #pragma unroll
                 for (int n = 0; n < TOKEN_TILES; n++) {

@@ -63,6 +63,7 @@ struct Tile {
         } else {
             constexpr u32 CHUNKS = CELL<KIND> / 16;
             u32 cells = p.blocks * (BLOCK / GROUP);
+#pragma unroll 1
             for (u32 i = threadIdx.x; i < ROWS / 16 * CHUNKS; i += THREADS) {
                 u32 sixteen = row / 16 + i / CHUNKS;
                 bool real = sixteen * 16 < p.rows;
@@ -77,26 +78,21 @@ struct Tile {
         float (&sums)[TOKEN_TILES][ROW_TILES][4], const u8* stage, u32 token, u32 row) {
         u32 lane = threadIdx.x % 32;
         const u8* weights = stage + X_BYTES;
-        u32 b[2][ROW_TILES][2];
-        if constexpr (KIND != BF16) {
-#pragma unroll
-            for (int n = 0; n < ROW_TILES; n += 2) {
-                u32 a[2][4];
-                widen_cell<KIND>(a, weights + (row / 16 + n / 2) * CELL<KIND>, lane);
-#pragma unroll
-                for (int i = 0; i < 8; i++) b[i / 4][n + i % 2][i % 4 / 2] = a[i / 4][i % 4];
-            }
-        }
 #pragma unroll
         for (u32 half = 0; half < 2; half++) {
-            if constexpr (KIND == BF16) {
+            u32 b[ROW_TILES][2];
 #pragma unroll
-                for (int n = 0; n < ROW_TILES; n += 2) {
-                    u32 both[4];
+            for (int n = 0; n < ROW_TILES; n += 2) {
+                u32 both[4];
+                if constexpr (KIND == BF16) {
                     u32 r = row + n * 8 + lane / 16 * 8 + lane % 8;
                     ldmatrix_x4(both, weights + tile_place(r, half * 2 + lane / 8 % 2));
 #pragma unroll
-                    for (int i = 0; i < 4; i++) b[half][n + i / 2][i % 2] = both[i];
+                    for (int i = 0; i < 4; i++) b[n + i / 2][i % 2] = both[i];
+                } else {
+                    widen_half<KIND>(both, weights + (row / 16 + n / 2) * CELL<KIND>, lane, half);
+#pragma unroll
+                    for (int i = 0; i < 4; i++) b[n + i % 2][i / 2] = both[i];
                 }
             }
 #pragma unroll
@@ -104,7 +100,7 @@ struct Tile {
                 u32 a[4];
                 ldmatrix_x4(a, stage + tile_place(token + m * 16 + lane % 16, half * 2 + lane / 16));
 #pragma unroll
-                for (int n = 0; n < ROW_TILES; n++) mma_m16n8k16(sums[m][n], a, b[half][n]);
+                for (int n = 0; n < ROW_TILES; n++) mma_m16n8k16(sums[m][n], a, b[n]);
             }
         }
     }

@@ -77,21 +77,24 @@ struct Wgmma {
             Place at = place(p, index);
             for (u32 slice = 0; slice < p.slices; slice++) {
                 float sums[1][ROWS / 8][4];
+#pragma unroll
+                for (int n = 0; n < ROWS / 8; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) sums[0][n][i] = 0.0f;
+                }
+                hold_sums(sums[0]);
                 u32 begin = slice_start(p, slice), end = slice_start(p, slice + 1);
                 u32 before = 0;
                 for (u32 block = begin; block < end; block++) {
                     phase_barrier_wait(&full[stage], parity);
                     const u8* x = shared + stage * STAGE + group * (64 * 128);
                     const u8* weight = shared + stage * STAGE + X_BYTES;
-                    hold_sums(sums[0]);
                     wgmma_fence();
 #pragma unroll
                     for (u32 feature = 0; feature < BLOCK; feature += 16) {
-                        bool add = block != begin || feature != 0;
-                        wgmma_k16(sums[0], describe_tile(x, feature), describe_tile(weight, feature), add);
+                        wgmma_k16(sums[0], describe_tile(x, feature), describe_tile(weight, feature));
                     }
                     wgmma_commit();
-                    hold_sums(sums[0]);
                     // The products of the step before are done when only this one's are under way.
                     wgmma_wait<1>();
                     if (block != begin && lane == 0) phase_barrier_arrive(&empty[before]);

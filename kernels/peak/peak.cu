@@ -36,7 +36,7 @@ __device__ inline void peak_steps(float* out, u32 steps, u8* shared) {
         wgmma_fence();
 #pragma unroll
         for (u32 feature = 0; feature < 64; feature += 16) {
-            wgmma_k16(sums, describe_tile(a, feature), describe_tile(b, feature), true);
+            wgmma_k16(sums, describe_tile(a, feature), describe_tile(b, feature));
         }
         wgmma_commit();
         wgmma_wait<0>();

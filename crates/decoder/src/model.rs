@@ -193,7 +193,7 @@ impl Decoder {
         if let Some(observe) = &mut observe {
             observe("text.norm", &normed);
         }
-        Ok(self.lm_head.forward(&normed)?)
+        Ok(self.lm_head.forward_f32(&normed)?)
     }
 }
 

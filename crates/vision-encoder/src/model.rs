@@ -100,7 +100,7 @@ impl Tower {
         let values: Vec<f32> = pictures.iter().flat_map(|picture| picture.values.iter().copied()).collect();
         let shape = [order.full_lengths.iter().sum(), config.geometry.patch_values()];
         let patches = Tensor::from_f32(values, &shape, &self.device)?;
-        let mut hidden = self.patch_embed.forward(&patches)?;
+        let mut hidden = self.patch_embed.forward_f32(&patches)?;
         observe("vision.patch_embed", &hidden);
 
         let permutation = patch_permutation(&order.order, merge * merge);
@@ -249,6 +249,6 @@ impl Merger {
         let normed = rms_norm::forward(hidden, &self.ln_q, RMS_NORM_EPS)?;
         let tokens = hidden.dim(0) * hidden.dim(1) / self.merged_width;
         let merged = normed.reshape(&[tokens, self.merged_width])?;
-        Ok(self.second.forward(&gelu::forward(&self.first.forward(&merged)?)?)?)
+        Ok(self.second.forward_f32(&self.first.forward_gelu(&merged)?)?)
     }
 }

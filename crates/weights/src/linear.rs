@@ -28,12 +28,28 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// `x: (tokens, in_features)` f32 gives `(tokens, out_features)` f32.
+    /// `x: (tokens, in_features)` gives `(tokens, out_features)`, in the type that activations have on the device.
     ///
     /// # Errors
     /// [`ocellus_kernels::Error::Argument`] when `x` has another shape; otherwise when the device fails.
     pub fn forward(&self, x: &Tensor) -> ocellus_kernels::Result<Tensor> {
         linear::forward(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// The same in f32 on every device: for logits, and for what layers add to.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_f32(&self, x: &Tensor) -> ocellus_kernels::Result<Tensor> {
+        linear::forward_f32(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// `gelu` of [`Linear::forward`], the exact one.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_gelu(&self, x: &Tensor) -> ocellus_kernels::Result<Tensor> {
+        linear::forward_gelu(x, &self.weight, self.bias.as_ref())
     }
 
     /// `residual + x · Wᵀ + b`, written over the residual when nobody else has it. Both are f32, `(tokens, …)`.

@@ -272,7 +272,7 @@ impl<'l> Scope<'l> {
         let weight = match found {
             Some(bytes) => {
                 let rows: Vec<usize> = parts.iter().map(HostMatrix::rows).collect();
-                Weight::from_packed(&rows, cols, order, self.format, &bytes)?
+                Weight::from_packed(&rows, cols, order, self.format, &bytes)?.on(device)?
             }
             None => Weight::new(parts, order, self.format, device)?,
         };

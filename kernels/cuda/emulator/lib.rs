@@ -47,6 +47,8 @@ pub struct Options {
     pub seed: u64,
     /// Compute capability: 8.0, or 9.0 for kernels with Hopper's instructions.
     pub capability: (u32, u32),
+    /// How many multiprocessors it says it has, by which launches are laid out.
+    pub multiprocessors: u32,
     /// Whether each buffer has an allocation of its own, which finds what reaches outside. Otherwise buffers are taken
     /// from the pool, as on a GPU.
     pub exact_allocations: bool,
@@ -56,7 +58,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, capability: (8, 0), exact_allocations: true, memory: 4 << 30 }
+        Self { seed: 0, capability: (8, 0), multiprocessors: 4, exact_allocations: true, memory: 4 << 30 }
     }
 }
 
@@ -68,7 +70,7 @@ impl Emulator {
             index: 0,
             capability: options.capability,
             driver: (12, 4),
-            multiprocessors: 4,
+            multiprocessors: options.multiprocessors,
             shared_bytes_per_block: if options.capability >= (9, 0) { 227 << 10 } else { 163 << 10 },
             shared_bytes_per_multiprocessor: if options.capability >= (9, 0) { 228 << 10 } else { 164 << 10 },
             cache_bytes: 40 << 20,

@@ -30,7 +30,9 @@ use self::{
     discovery::Found,
     staging::{Copy, Staging, copy_together},
 };
-use super::{Argument, Driver, Facts, Failure, Function, Launch, Memory, modules, ptx::MODULES};
+use super::{
+    Argument, Driver, Facts, Failure, Function, Launch, Memory, TileMap, Tiles, modules, ptx::MODULES,
+};
 
 /// Copies up to this size go through the driver's own staging, which takes them at once.
 const SMALL_BYTES: usize = 64 << 10;
@@ -336,6 +338,40 @@ impl Driver for Nvidia {
             }
         }
         Ok(())
+    }
+
+    fn tile_map(&self, tiles: Tiles) -> Result<TileMap, Failure> {
+        use sys::{
+            CUtensorMapDataType_enum as DataType, CUtensorMapFloatOOBfill_enum as OutOfBounds,
+            CUtensorMapInterleave_enum as Interleave, CUtensorMapL2promotion_enum as Promotion,
+            CUtensorMapSwizzle_enum as Swizzle,
+        };
+        self.enter()?;
+        let Tiles { address, rows, columns, tile_rows } = tiles;
+        let address: *mut c_void = ptr::with_exposed_provenance_mut(address as usize);
+        let size = [u64::from(columns), u64::from(rows)];
+        // Bytes from row to row; from column to column is what the type says.
+        let strides = [u64::from(columns) * 2];
+        let (tile, steps) = ([Tiles::COLUMNS, tile_rows], [1, 1]);
+        let mut map = sys::CUtensorMap_st { opaque: [0; 16] };
+        // SAFETY: all lists have two entries, and the strides one less, as the rank says; the map is written by the call.
+        unsafe {
+            call!(cuTensorMapEncodeTiled(
+                &mut map,
+                DataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                address,
+                size.as_ptr(),
+                strides.as_ptr(),
+                tile.as_ptr(),
+                steps.as_ptr(),
+                Interleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                Promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                OutOfBounds::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            ))?;
+        }
+        Ok(TileMap(map.opaque))
     }
 
     fn synchronize(&self) -> Result<(), Failure> {

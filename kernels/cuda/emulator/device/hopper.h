@@ -94,7 +94,6 @@ struct GroupProduct {
     float* sums;
     int tiles;
     u64 a, b;
-    bool add;
 };
 
 // What one thread of a warpgroup has begun.
@@ -137,7 +136,7 @@ inline void carry_out(const GroupProduct& product, std::vector<float>& sums) {
                 double sum = 0;
                 for (u32 k = 0; k < 16; k++) sum += a[half][k] * b[k];
                 float& d = sums[n * 4 + half * 2 + i];
-                d = float((product.add ? double(d) : 0.0) + sum);
+                d = float(double(d) + sum);
             }
         }
     }
@@ -247,7 +246,7 @@ template <int TILES>
 inline void hold_sums(float (&)[TILES][4]) {}
 
 template <int TILES>
-inline void wgmma_k16(float (&d)[TILES][4], u64 a, u64 b, bool add, OCELLUS_HERE) {
+inline void wgmma_k16(float (&d)[TILES][4], u64 a, u64 b, OCELLUS_HERE) {
     ::emulator::together(0xFFFFFFFFu, "wgmma.mma_async", file, line, nullptr, nullptr);
     auto& thread = ::emulator::group_threads[::emulator::place.thread_index.x];
     if (!thread.fenced) ::emulator::fail("wgmma.mma_async without a wgmma.fence");
@@ -257,5 +256,5 @@ inline void wgmma_k16(float (&d)[TILES][4], u64 a, u64 b, bool add, OCELLUS_HERE
         hidden.assign(sums, sums + TILES * 4);
         memset(sums, 0xFF, TILES * 16);
     }
-    thread.open.push_back({sums, TILES, a, b, add});
+    thread.open.push_back({sums, TILES, a, b});
 }

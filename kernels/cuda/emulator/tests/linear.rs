@@ -27,6 +27,9 @@ const FORMATS: [Format; 4] = [
     Format::Quantized(Scheme::Int4Asymmetric),
 ];
 
+/// Features from which on a sum into the residual is cut in two.
+const LONG: usize = 8192;
+
 fn hopper(seed: u64) -> Arc<Emulator> {
     let seed = testing::seed().wrapping_add(seed);
     Arc::new(Emulator::new(Options { seed, capability: (9, 0), ..Options::default() }))
@@ -96,16 +99,20 @@ fn check(case: Case, device: &Device) {
         testing::assert_close(&format!("{what}, {case:?}"), &found, &on_host(expected, &shape), tolerance);
     };
 
+    let residual = testing::tensor(4, &shape, device);
+    let before = residual.to_f32_vec().unwrap();
+    let sums = before.iter().zip(&expected).map(|(&r, y)| f64::from(r) + y).collect();
+    close("add", linear::forward_add(&x, &weight, bias, residual), sums, SUMS);
+    if cols >= LONG {
+        // What else there is has nothing to do with slices.
+        return;
+    }
     close("f32", linear::forward_f32(&x, &weight, bias), expected.clone(), SUMS);
     let rounded = linear::forward(&x, &weight, bias);
     assert_eq!(rounded.as_ref().unwrap().dtype(), DType::BF16);
     close("bf16", rounded, expected.clone(), ROUNDED);
     let gelu = |x: &f64| x * 0.5 * (1.0 + erf(x / 2f64.sqrt()));
     close("gelu", linear::forward_gelu(&x, &weight, bias), expected.iter().map(gelu).collect(), ROUNDED);
-    let residual = testing::tensor(4, &shape, device);
-    let before = residual.to_f32_vec().unwrap();
-    let sums = before.iter().zip(&expected).map(|(&r, y)| f64::from(r) + y).collect();
-    close("add", linear::forward_add(&x, &weight, bias, residual), sums, SUMS);
 }
 
 /// The error function by its series, which converges everywhere.
@@ -147,11 +154,11 @@ fn some_tokens() {
 
 #[test]
 fn tiles_of_tokens() {
-    for (i, device) in testing::devices(2).enumerate() {
-        for format in FORMATS {
-            // Small tiles; large ones, where the emulated device's four multiprocessors have enough of them.
-            for (tokens, cols, rows) in [(65, 40, 72), (130, 136, 33), (257, 72, 500)] {
-                check(Case { tokens, cols, rows, format, bias: i == 0 }, &device);
+    for (i, format) in FORMATS.into_iter().enumerate() {
+        for device in testing::devices(1) {
+            // Small tiles; large ones, of which the emulated device's four multiprocessors have one each.
+            for (tokens, cols, rows) in [(65, 40, 72), (130, 136, 33), (200, 72, 250)] {
+                check(Case { tokens, cols, rows, format, bias: i % 2 == 0 }, &device);
             }
         }
     }
@@ -161,8 +168,8 @@ fn tiles_of_tokens() {
 fn tiles_that_hopper_copies() {
     for (tokens, cols, rows, kernel) in [
         (128, 328, 512, "linear_wgmma_128"),
-        (129, 200, 400, "linear_wgmma_192"),
-        (129, 72, 700, "linear_wgmma_256"),
+        (129, 200, 360, "linear_wgmma_192"),
+        (129, 72, 500, "linear_wgmma_256"),
     ] {
         let emulator = hopper(tokens as u64);
         let device = Device::with_driver(emulator.clone());
@@ -178,12 +185,9 @@ fn long_rows() {
         check(Case { tokens, cols, rows: 24, format, bias: true }, device);
     };
     for device in testing::devices(1) {
-        check(1, 8192, Format::Bf16, &device);
-        check(3, 8200, Format::Quantized(Scheme::Int4Asymmetric), &device);
-        check(66, 8193, Format::Bf16, &device);
-        check(66, 8192, Format::Quantized(Scheme::Int8), &device);
+        check(1, LONG, Format::Bf16, &device);
+        check(3, LONG + 8, Format::Quantized(Scheme::Int4Asymmetric), &device);
     }
-    check(130, 8264, Format::Bf16, &Device::with_driver(hopper(1)));
 }
 
 fn check_swiglu(case: Case, device: &Device) {
@@ -281,9 +285,12 @@ fn a_token_does_not_see_the_others() {
 #[test]
 fn a_token_with_long_rows_does_not_see_the_others() {
     let emulator = Arc::new(Emulator::new(Options { seed: testing::seed(), ..Options::default() }));
-    check_company(&emulator, &FORMATS[..1], 8200, 24, &[5, 12, 65]);
-    let emulator = hopper(4);
-    check_company(&emulator, &FORMATS[..1], 8200, 130, &[1, 66]);
+    check_company(&emulator, &FORMATS[..1], LONG + 8, 24, &[12, 65]);
+    let options =
+        Options { seed: testing::seed(), capability: (9, 0), multiprocessors: 1, ..Options::default() };
+    let emulator = Arc::new(Emulator::new(options));
+    check_company(&emulator, &FORMATS[..1], LONG + 1, 70, &[65]);
+    assert!(emulator.launched().contains("linear_wgmma_128"));
 }
 
 #[test]
