@@ -30,7 +30,7 @@ constexpr int STRIDE = 2 * D + 16;
 template <int D, int M>
 struct Rows {
     float sums[M][2];      // Of this lane's columns only; the four lanes of a row are added up at the end.
-    float largest[M][2];   // Score before scaling; minus infinity as long as nothing was seen.
+    float base[M][2];      // What is subtracted from scaled scores; minus infinity as long as nothing was seen.
     float out[M][D / 8][4];
 
     __device__ __forceinline__ void clear() {
@@ -39,7 +39,7 @@ struct Rows {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 sums[m][h] = 0.0f;
-                largest[m][h] = nothing();
+                base[m][h] = nothing();
             }
 #pragma unroll
             for (int d = 0; d < D / 8; d++) {
@@ -131,27 +131,59 @@ __device__ __forceinline__ void hide(float (&scores)[M][N][4], int first, const 
     }
 }
 
-// Turns scores into weights relative to the largest score so far, two of them in one register, and makes what was added up
-// before relative to it too. `scale` is positive and has log2(e) in it.
+// How far, as a power of two, a score may be above the base of its row before the base moves.
+constexpr float SLACK = 8.0f;
+
+// Turns scores into weights relative to the row's base, two of them in one register. The base is the largest score when it
+// was set, and moves only when a score is more than SLACK above it: weights are then below 2^SLACK, their relative
+// roundings are the same, and what was added up before is made relative to a new base only in few tiles. Whether a row's base
+// moves is its own matter; that all rows of a warp are multiplied then, most of them by 1, changes nothing.
+// `scale` is positive and has log2(e) in it.
 template <int D, int M, int N>
 __device__ __forceinline__ void soften(Rows<D, M>& rows, const float (&scores)[M][N][4], u32 (&weights)[M][N][2],
                                        float scale) {
+    float largest[M][2];
+    bool moves = false;
 #pragma unroll
     for (int m = 0; m < M; m++) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float largest = rows.largest[m][h];
+            float most = nothing();
 #pragma unroll
             for (int n = 0; n < N; n++) {
-                largest = fmaxf(largest, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
+                most = fmaxf(most, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
             }
-            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2)) * scale;
+            largest[m][h] = most;
+            moves = moves || most > rows.base[m][h] + SLACK;
+        }
+    }
+    if (__ballot_sync(0xffffffffu, moves) != 0) {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const float before = rows.base[m][h];
+                if (largest[m][h] > before + SLACK) rows.base[m][h] = largest[m][h];
+                // Where nothing was seen before there is nothing to correct, or nothing was seen yet.
+                const float correction = before == rows.base[m][h] ? 1.0f : exp2_fast(before - rows.base[m][h]);
+                rows.sums[m][h] *= correction;
+#pragma unroll
+                for (int d = 0; d < D / 8; d++) {
+                    rows.out[m][d][2 * h] *= correction;
+                    rows.out[m][d][2 * h + 1] *= correction;
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
             // A row that has seen nothing yet subtracts 0, so that its weights are 0 and not the exponential of nothing
             // less nothing.
-            const float base = largest == nothing() ? 0.0f : largest * scale;
-            const float correction = exp2_fast(rows.largest[m][h] * scale - base);
-            rows.largest[m][h] = largest;
+            const float base = rows.base[m][h] == nothing() ? 0.0f : rows.base[m][h];
             float sum = 0.0f;
 #pragma unroll
             for (int n = 0; n < N; n++) {
@@ -160,12 +192,7 @@ __device__ __forceinline__ void soften(Rows<D, M>& rows, const float (&scores)[M
                 sum += a + b;
                 weights[m][n][h] = pack_bf16(a, b);
             }
-            rows.sums[m][h] = rows.sums[m][h] * correction + sum;
-#pragma unroll
-            for (int d = 0; d < D / 8; d++) {
-                rows.out[m][d][2 * h] *= correction;
-                rows.out[m][d][2 * h + 1] *= correction;
-            }
+            rows.sums[m][h] += sum;
         }
     }
 }

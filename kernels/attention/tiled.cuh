@@ -1,5 +1,5 @@
-// Attention of a tile of 128 query rows over tiles of 64 keys: the loop that whole frames (`varlen.cu`) and the decoder's
-// prefill (`causal.cu`) share. They differ in where rows lie and in which keys a row may see, which a `Job` says.
+// Attention of a tile of 128 query rows over tiles of 64 keys: the loop that whole frames (`varlen.cuh`) and the decoder's
+// prefill (`causal.cuh`) share. They differ in where rows lie and in which keys a row may see, which a `Job` says.
 //
 // Four warps have 32 query rows each, so that every key and value that comes from shared memory is used for two row
 // blocks: 64 * D * 4 bytes of keys and values for 32 * 64 * D * 4 operations are 32 operations a byte, 4,096 a clock at

@@ -141,9 +141,13 @@ fn steps_of_few_queries_equal_the_reference() {
             check(sizes, &[(1, 1), (1, 129), (1, 16), (1, 300)], &device);
             check(sizes, &[(4, 4), (2, 130), (3, 17), (1, 15)], &device);
         }
-        // Splits of 256 keys.
-        check(SIZES[3], &[(1, 8193)], &device);
     }
+}
+
+#[test]
+fn splits_of_long_sequences_equal_the_reference() {
+    let device = testing::devices(1).next().unwrap();
+    check(SIZES[3], &[(1, 8193)], &device);
 }
 
 #[test]
