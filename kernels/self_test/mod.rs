@@ -35,7 +35,7 @@ pub struct Options {
 }
 
 /// Multiplications, or numbers moved, of the largest cases that a short test has.
-const SHORT_WORK: usize = 600_000;
+const SHORT_WORK: usize = 100_000;
 
 /// What came of one operation's cases.
 #[derive(Clone, Debug)]
