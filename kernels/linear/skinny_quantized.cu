@@ -9,7 +9,7 @@
 
 // Steps and stages are those of `SKINNY` in cuda/select.rs.
 // hot: linear_skinny_8_int8 linear_skinny_16_int8 linear_skinny_32_int8 linear_skinny_64_int8
-SKINNY(INT8, int8, 8, 256, 6)
+SKINNY(INT8, int8, 8, 256, 5)
 SKINNY(INT8, int8, 16, 128, 6)
 SKINNY(INT8, int8, 32, 64, 6)
 SKINNY(INT8, int8, 64, 64, 4)

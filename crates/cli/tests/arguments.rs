@@ -84,7 +84,7 @@ const CASES: &[Case] = &[
     ("ask Why? --context 128001", 1, "error: loading the embedded model: the context is 128001 tokens, expected 2 to 128000 (max_position_embeddings in config.json)"),
     ("ask Why? --context 18446744073709551615", 1, "error: loading the embedded model: the context is 18446744073709551615 tokens, expected 2 to 128000 (max_position_embeddings in config.json)"),
     // Names and policies.
-    ("ask Why? --device abacus", 1, r#"error: loading the embedded model: device "abacus": unknown; one of auto, cpu, metal"#),
+    ("ask Why? --device abacus", 1, r#"error: loading the embedded model: device "abacus": unknown; one of auto, cpu, cuda, cuda:1, metal"#),
     ("serve --model-name=", 2, "error: a model's name must not be empty"),
     ("serve --alias=", 2, "error: a model's name must not be empty"),
     ("serve --api-key=", 2, "error: --api-key must be visible ASCII characters without spaces"),

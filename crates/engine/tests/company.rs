@@ -38,7 +38,7 @@ fn picture(width: u32, height: u32, grey: u8) -> Part {
 fn requests() -> Vec<Request> {
     (0..12u32)
         .map(|i| {
-            let mut parts = vec![Part::Text("tell me more of this ".repeat(1 + 7 * i as usize).into())];
+            let mut parts = vec![Part::Text("tell me more of this ".repeat(1 + 7 * i as usize))];
             if i % 3 == 1 {
                 parts.insert(0, picture(56 + 28 * i, 140, 20 * i as u8));
             }

@@ -91,7 +91,7 @@ const SKINNY: [[Skinny; 4]; 4] = [
         Skinny { name: "linear_skinny_64_bf16", tokens: 64, step: 64, stages: 4 },
     ],
     [
-        Skinny { name: "linear_skinny_8_int8", tokens: 8, step: 256, stages: 6 },
+        Skinny { name: "linear_skinny_8_int8", tokens: 8, step: 256, stages: 5 },
         Skinny { name: "linear_skinny_16_int8", tokens: 16, step: 128, stages: 6 },
         Skinny { name: "linear_skinny_32_int8", tokens: 32, step: 64, stages: 6 },
         Skinny { name: "linear_skinny_64_int8", tokens: 64, step: 64, stages: 4 },

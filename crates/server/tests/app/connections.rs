@@ -53,7 +53,7 @@ pub(crate) async fn rest(mut stream: TcpStream) -> String {
 
 /// Waits for a condition without a guess at how long it takes; the test harness bounds it.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
