@@ -52,13 +52,20 @@ impl Device {
         }
     }
 
-    /// The first GPU that can be had, or the processor.
+    /// Apple's GPU, or the processor. NVIDIA's are taken by name only, as long as no such GPU has run our kernels: an
+    /// answer must not change with a driver's presence before the self-test has passed on one.
     fn best() -> Self {
         if let Ok(device) = metal() {
             return device;
         }
-        match Self::nvidia(0) {
-            Ok(device) => device,
+        match Nvidia::open(0) {
+            Ok(_) => {
+                tracing::warn!(
+                    "computing on the processor: the NVIDIA GPU is used with --device cuda, which has not been verified \
+                     on one yet (ocellus self-test --device cuda)"
+                );
+                Self::cpu()
+            }
             // Most machines have no such GPU, which is no news to anybody.
             Err(reason @ Failure::NoDriver) => {
                 tracing::info!("computing on the processor: {reason}");
