@@ -97,6 +97,22 @@ impl Device {
         Self::cpu()
     }
 
+    /// Whether computations that are the same at each call gain by being recorded, see [`crate::graph`].
+    pub fn records(&self) -> bool {
+        self.gpu().is_some()
+    }
+
+    /// Bytes of the device's own memory that are free; `None` where tensors lie in the host's.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub fn free_memory(&self) -> Result<Option<usize>> {
+        match self.gpu() {
+            Some(gpu) => Ok(Some(gpu.driver().memory()?.free)),
+            None => Ok(None),
+        }
+    }
+
     /// The name that [`Device::open`] takes.
     pub fn name(&self) -> &'static str {
         match self.place {

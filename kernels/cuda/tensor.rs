@@ -170,6 +170,14 @@ impl CudaTensor {
         }
     }
 
+    /// Replaces its first elements by those of `from`, another tensor of the same type that is no longer.
+    ///
+    /// # Errors
+    /// [`super::Failure::Range`] when it is; otherwise when the device fails.
+    pub(crate) fn overwrite(&self, from: &Self) -> Result<()> {
+        self.buffer.copy_from(self.start, &from.buffer, from.start, from.size_in_bytes())
+    }
+
     /// The same elements under another shape with as many.
     pub(crate) fn reshape(&self, shape: &[usize]) -> Result<Self> {
         Ok(Self { shape: Shape::new(shape)?, ..self.clone() })

@@ -1,6 +1,9 @@
 //! Choosing and loading a model, for every command that needs one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,6 +71,13 @@ impl ModelArguments {
             bar.set_message(match progress {
                 Progress::Tokenizer => "reading the tokenizer",
                 Progress::Weights => "reading the checkpoint's headers",
+                Progress::Planned(plan) => {
+                    // Whoever waits for the first answer reads where the memory goes; a pipe is told too.
+                    bar.suspend(|| {
+                        let _ = writeln!(std::io::stderr(), "device memory: {plan}");
+                    });
+                    return;
+                }
                 Progress::VisionTower => "loading the vision tower",
                 Progress::Decoder => "loading the decoder",
                 Progress::Writing { .. } => "writing packed weights",

@@ -47,6 +47,8 @@ impl Arguments {
                 }
                 bar.set_position(written as u64);
             }
+            // Packing is done in the host's memory, which is not planned.
+            Progress::Planned(_) => {}
             Progress::Tokenizer | Progress::Weights => bar.borrow().set_message("reading the checkpoint"),
             Progress::VisionTower => bar.borrow().set_message("packing the vision tower"),
             Progress::Decoder => bar.borrow().set_message("packing the decoder"),

@@ -1,6 +1,10 @@
 //! Qwen2.5 with multimodal rotary positions: embeddings of many sequences side by side in, logits out
 //! (reference: `Qwen2_5_VLTextModel` and the head of `Qwen2_5_VLForConditionalGeneration`).
 
+mod decode;
+
+use std::sync::Arc;
+
 use ocellus_kernels::{
     Device, Precision, Tensor,
     attention::{self, Sequence},
@@ -15,6 +19,8 @@ use ocellus_weights::{Embedding, Linear, LinearShape, Loader, Scope};
 
 use crate::{Config, Error};
 
+use self::decode::Recorded;
+
 /// Sees intermediate activations by name while a model computes; tests compare them with the reference.
 pub type Observer<'a> = dyn FnMut(&str, &Tensor) + 'a;
 
@@ -27,6 +33,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: Tensor,
     lm_head: Linear,
+    /// Tells this model's recordings from another's.
+    identity: Arc<()>,
 }
 
 /// How the decoder's weights are held.
@@ -89,6 +97,7 @@ impl Decoder {
                 .collect::<Result<_, _>>()?,
             norm: scope.vector("norm.weight", hidden_size)?,
             lm_head,
+            identity: Arc::new(()),
             config: config.clone(),
         })
     }
@@ -118,7 +127,7 @@ impl Decoder {
         let layers = (0..self.config.num_hidden_layers)
             .map(|_| kv_cache::Layer::new(shape, &self.device))
             .collect::<Result<_, _>>()?;
-        Ok(KvCache { layers, slots: Vec::new() })
+        Ok(KvCache { layers, slots: Vec::new(), recorded: Recorded::default() })
     }
 
     /// The embeddings of token ids: `(ids, hidden_size)`.
@@ -162,24 +171,18 @@ impl Decoder {
         expect("positions", batch.positions.len(), tokens)?;
         expect("queries", batch.sequences.iter().map(|s| s.queries).sum(), tokens)?;
         expect("layers of the cache", cache.layers.len(), self.layers.len())?;
-        let rope = Multimodal {
-            head_dim: self.config.head_dim,
-            theta: self.config.rope_theta,
-            sections: &self.config.mrope_section,
-        };
         cache.find_slots(batch.sequences)?;
-        let KvCache { layers, slots } = cache;
+        if observe.is_none()
+            && self.device.records()
+            && let Some(limits) = decode::limits(batch)
+        {
+            return self.decode(batch, limits, cache);
+        }
+        let KvCache { layers, slots, .. } = cache;
         let Some(first) = layers.first() else {
             return Err(Error::Batch { what: "layers of the cache", found: 0, expected: 1 });
         };
-        let parts = Parts {
-            sequences: batch.sequences,
-            slots,
-            positions: batch.positions,
-            rope,
-            heads: self.config.num_attention_heads,
-        };
-        let step = Step::new(parts, first)?;
+        let step = Step::new(self.parts(batch, slots), first)?;
         let tables = step.tables(first)?;
         let mut hidden = batch.embeddings.clone();
         for (i, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
@@ -195,6 +198,17 @@ impl Decoder {
         }
         Ok(self.lm_head.forward_f32(&normed)?)
     }
+
+    /// A batch for the kernels.
+    fn parts<'a>(&'a self, batch: &Batch<'a>, slots: &'a [u32]) -> Parts<'a> {
+        let (positions, sequences) = (batch.positions, batch.sequences);
+        Parts { sequences, slots, positions, rope: self.rope(), heads: self.config.num_attention_heads }
+    }
+
+    fn rope(&self) -> Multimodal<'_> {
+        let Config { head_dim, rope_theta: theta, ref mrope_section, .. } = self.config;
+        Multimodal { head_dim, theta, sections: mrope_section }
+    }
 }
 
 /// The paged keys and values of all layers.
@@ -203,6 +217,8 @@ pub struct KvCache {
     layers: Vec<kv_cache::Layer>,
     /// Where the newest tokens of a batch go; kept between steps.
     slots: Vec<u32>,
+    /// Decode steps that are the same but for their integers.
+    recorded: Recorded,
 }
 
 impl KvCache {

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::{
     Error, Event, Formats, Load, LoadError, Model, Part, Progress, Request, Sampling, Started, WeightFormat,
     load::LoadCounters,
+    model,
     prepare::{Bounds, Prepared},
     runner::{self, Job, RunnerOptions},
 };
@@ -122,7 +123,7 @@ impl Drop for Waiting {
 }
 
 /// The default limit of the context: more would take gigabytes of cache that few need.
-const DEFAULT_CONTEXT_TOKENS: usize = 32_768;
+pub(crate) const DEFAULT_CONTEXT_TOKENS: usize = 32_768;
 /// Tokens in a block of the cache.
 const BLOCK_SIZE: usize = 16;
 /// Threads that decode and resize pictures; each may hold one decoded picture in memory. One more prepares text.
@@ -135,6 +136,14 @@ impl Engine {
     /// [`LoadError`] naming what is missing, broken or contradictory, and where.
     pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
         let device = Device::open(&options.device)?;
+        if let Some(free) = device.free_memory()? {
+            let (plan, context) =
+                model::plan(source, options.formats, options.context_tokens, options.prefill_chunk.max(1))?;
+            if plan.total() > free {
+                return Err(LoadError::NoRoom { plan, free, advice: plan.advice(free, context) });
+            }
+            progress(Progress::Planned(plan));
+        }
         let model = Model::load_as(source, options.formats, &device, progress)?;
         Self::start(model, options)
     }

@@ -2,6 +2,8 @@
 
 use ocellus_weights::fields::FieldError;
 
+use crate::MemoryPlan;
+
 /// Why the engine can't do what it was asked. It can be cloned, because it travels to the caller as an
 /// [`Event::Failed`](crate::Event::Failed).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +113,16 @@ pub enum LoadError {
     /// The cache can't be made.
     #[error(transparent)]
     Decoder(#[from] ocellus_decoder::Error),
+    /// The device has less memory than the model needs.
+    #[error("the model needs {plan}; {free} bytes of the device's memory are free: {advice}")]
+    NoRoom {
+        /// What it needs.
+        plan: MemoryPlan,
+        /// What there is, in bytes.
+        free: usize,
+        /// What to change.
+        advice: String,
+    },
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),

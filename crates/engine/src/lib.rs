@@ -11,6 +11,7 @@ mod error;
 mod estimate;
 mod event;
 mod load;
+mod memory_plan;
 mod model;
 mod prepare;
 mod prompt;
@@ -33,6 +34,7 @@ pub use event::{
     TokenLogprob,
 };
 pub use load::Load;
+pub use memory_plan::{MemoryPlan, Sizes};
 pub use model::{Formats, Model, Progress};
 pub use ocellus_kernels::return_freed_memory;
 pub use ocellus_media::Budget;

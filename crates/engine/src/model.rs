@@ -7,14 +7,17 @@ use std::{
 
 use ocellus_decoder::Decoder;
 use ocellus_kernels::Device;
-use ocellus_vision_encoder::{Tower, config, patches::Normalization};
+use ocellus_vision_encoder::{Tower, config, patches::Normalization, resize::PixelLimits};
 use ocellus_weights::{
     Checkpoint, PackedWeights, Source,
     fields::{FieldError, Fields},
     write_packed,
 };
 
-use crate::{LoadError, PadTokens, Sampling, Tokenizer, WeightFormat, constraint::Grammars, template};
+use crate::{
+    LoadError, MemoryPlan, PadTokens, Sampling, Sizes, Tokenizer, WeightFormat, constraint::Grammars,
+    engine::DEFAULT_CONTEXT_TOKENS, template,
+};
 
 /// Everything that was loaded from one checkpoint.
 #[derive(Debug)]
@@ -74,6 +77,8 @@ pub enum Progress {
     Tokenizer,
     /// Headers of the weight files.
     Weights,
+    /// What the model will need of a device with memory of its own, which has room for it.
+    Planned(MemoryPlan),
     /// The vision tower's tensors.
     VisionTower,
     /// The decoder's tensors.
@@ -202,6 +207,37 @@ impl Model {
             grammars: Grammars::default(),
         })
     }
+}
+
+/// Side of the square of pixels that one token of the official models stands for.
+const TOKEN_SIDE: usize = 28;
+
+/// What the checkpoint will need, from its configuration and the headers of its files; nothing is loaded.
+pub(crate) fn plan(
+    source: &Source,
+    formats: Formats,
+    context_tokens: Option<usize>,
+    chunk_tokens: usize,
+) -> Result<(MemoryPlan, usize), LoadError> {
+    let fields = required(source, "config.json")?;
+    let tower = config::Config::from_fields(&fields)?;
+    let decoder = ocellus_decoder::Config::from_fields(&fields)?;
+    let checkpoint = Checkpoint::open(source)?;
+    let decoder_format = formats.decoder.resolve(&checkpoint);
+    let tower_format = formats.tower.unwrap_or(decoder_format.of_tower()).resolve(&checkpoint);
+    let context_tokens =
+        context_tokens.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(decoder.max_position_embeddings));
+    let picture_tokens = PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels / TOKEN_SIDE.pow(2);
+    let sizes = Sizes {
+        decoder: &decoder,
+        tower: &tower,
+        decoder_format,
+        tower_format,
+        context_tokens,
+        chunk_tokens,
+        picture_tokens,
+    };
+    Ok((MemoryPlan::new(&sizes), context_tokens))
 }
 
 fn required(source: &Source, file: &'static str) -> Result<Fields, LoadError> {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use ocellus_cuda_emulator::{Emulator, Options, testing};
-use ocellus_kernels::{DType, Device, Error, Tensor, graph::Graph, rms_norm};
+use ocellus_kernels::{
+    DType, Device, Error, Tensor,
+    graph::{self, Graph, Input},
+    rms_norm,
+};
 
 fn compute(x: &Tensor, weight: &Tensor) -> Result<Tensor, Error> {
     let once = rms_norm::forward(x, weight, 1e-6)?.to_dtype(DType::F32)?;
@@ -59,5 +63,24 @@ fn the_host_computes_anew() {
     for n in 1..4 {
         let found = graph.run(&device, || Tensor::zeros(&[n], &device)).unwrap();
         assert_eq!((found.shape(), graph.is_recorded()), (&[n][..], false));
+    }
+}
+
+#[test]
+fn inputs_are_read_at_each_replay() {
+    for device in testing::devices(1).chain([Device::cpu()]) {
+        let weight = testing::tensor(2, &[40], &device);
+        let mut input = Input::zeros(&[3, 40], &device).unwrap();
+        let mut graph = Graph::new(&device);
+        for call in 0..4 {
+            let rows = testing::tensor(10 + call, &[2, 40], &device);
+            input.set(&rows).unwrap();
+            let found = graph.run(&device, || rms_norm::forward(input.tensor(), &weight, 1e-6)).unwrap();
+            let found = graph::copied(&found.narrow(0, 0, 2).unwrap()).unwrap();
+            let expected = rms_norm::forward(&rows, &weight, 1e-6).unwrap();
+            assert_eq!(found.to_f32_vec().unwrap(), expected.to_f32_vec().unwrap(), "call {call}");
+        }
+        assert!(input.set(&testing::tensor(1, &[4, 40], &device)).is_err());
+        assert!(input.set(&testing::tensor(1, &[2, 41], &device)).is_err());
     }
 }
