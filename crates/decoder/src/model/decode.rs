@@ -96,7 +96,7 @@ impl Decoder {
                 hidden = layer.forward(hidden, (&step, &tables), cache)?;
             }
             let normed = rms_norm::forward(&hidden, &self.norm, self.config.rms_norm_eps)?;
-            Ok(self.lm_head.forward(&normed)?)
+            Ok(self.lm_head.forward_f32(&normed)?)
         })?;
         // The next step writes over them.
         Ok(graph::copied(&logits.narrow(0, 0, batch.sequences.len())?)?)
