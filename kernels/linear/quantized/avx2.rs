@@ -21,6 +21,8 @@ const INT8: u8 = 0;
 const SYMMETRIC: u8 = 1;
 const ASYMMETRIC: u8 = 2;
 
+/// How far ahead of the arithmetic weights are asked for, in bytes.
+const AHEAD: usize = 4096;
 /// Rows to a vector.
 const LANES: usize = 8;
 /// Bytes of the codes of four features of all rows.
@@ -87,6 +89,9 @@ unsafe fn kernel<const SCHEME: u8, const T: usize, const E: usize>(p: Pointers) 
         // whose lengths the caller has checked.
         unsafe {
             let block = p.blocks.add(group * block_bytes);
+            for line in 0..block_bytes / 64 {
+                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast());
+            }
             let x = p.codes.add(group * GROUP);
             for first in (0..PANEL / LANES).step_by(E) {
                 let dots = dots::<SCHEME, T, E>(block.add(HEADER + first * 4 * LANES), x, p.code_stride);
