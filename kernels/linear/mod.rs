@@ -88,19 +88,19 @@ impl Weight {
         }
         parts.iter().try_for_each(|part| part.elements().map(|_| ()))?;
         let rows = parts.iter().map(HostMatrix::rows).sum();
-        let storage = match format {
-            Format::Exact if device.is_host() => WeightStorage::Host(parts),
-            Format::Bf16 if device.is_host() => {
+        let storage = match (format, device.gpu()) {
+            (Format::Exact, _) if device.is_host() => WeightStorage::Host(parts),
+            (Format::Bf16, _) if device.is_host() => {
                 let packed = PackedBf16::pack(&Source::new(&parts, order), "a weight in bf16")?;
                 parts.iter().for_each(HostMatrix::release);
                 WeightStorage::Bf16(packed)
             }
-            Format::Quantized(scheme) if device.is_host() => {
+            (Format::Quantized(scheme), _) if device.is_host() => {
                 let packed = PackedInt::pack(&Source::new(&parts, order), scheme, "a quantized weight")?;
                 parts.iter().for_each(HostMatrix::release);
                 WeightStorage::Quantized(packed)
             }
-            _ if let Some(gpu) = device.gpu() => {
+            (_, Some(gpu)) => {
                 let weight = match format {
                     Format::Quantized(scheme) => CudaWeight::quantize(&parts, order, scheme, gpu)?,
                     Format::Bf16 => CudaWeight::upload(&parts, order, gpu)?,
