@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ocellus_engine::{
-    Error, Event, FinishReason, Finished, ImagePart, Info, Message, Part, PixelLimits, Request, Role,
-    Sampling, Started,
+    Budget, Error, Event, FinishReason, Finished, ImagePart, Info, Message, Part, PixelLimits, Request, Role,
+    Sampling, Started, decode_image,
 };
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::located::located;
 use crate::memory::peak_resident_bytes;
 use crate::model::ModelArguments;
+use crate::{document, draw};
 
 /// What was typed.
 #[derive(Debug, clap::Args)]
@@ -41,6 +43,13 @@ pub(crate) struct Arguments {
     /// The same seed gives the same answer.
     #[arg(long)]
     seed: Option<u64>,
+    /// Write the picture with the boxes and points of the answer on it. With one picture only.
+    #[arg(long, value_name = "PNG")]
+    draw: Option<PathBuf>,
+    /// Write the document that the answer parsed the picture into, beside the picture, as one page. Ask "QwenVL HTML".
+    /// With one picture only.
+    #[arg(long, value_name = "HTML")]
+    html: Option<PathBuf>,
 }
 
 /// What it means.
@@ -54,6 +63,8 @@ pub(crate) struct Ask {
     max_tokens: usize,
     temperature: Option<f32>,
     seed: Option<u64>,
+    draw: Option<PathBuf>,
+    html: Option<PathBuf>,
 }
 
 /// Longer files are no pictures. The engine has a bound of its own; this one keeps an endless file out of memory.
@@ -72,6 +83,13 @@ impl Arguments {
                 "a question is missing: ocellus ask --image FILE \"QUESTION\"".to_owned(),
             ));
         };
+        // An answer does not say which of several pictures a box is in.
+        if let Some((flag, _)) =
+            [("--draw", &self.draw), ("--html", &self.html)].iter().find(|(_, file)| file.is_some())
+            && images.len() != 1
+        {
+            return Err(Failure::Usage(format!("{flag} needs exactly one picture, found {}", images.len())));
+        }
         Ok(Ask {
             model: self.model,
             images,
@@ -81,6 +99,8 @@ impl Arguments {
             max_tokens: usize::try_from(self.max_tokens).unwrap_or(usize::MAX),
             temperature: self.temperature,
             seed: self.seed,
+            draw: self.draw,
+            html: self.html,
         })
     }
 }
@@ -89,6 +109,7 @@ impl Ask {
     pub(crate) fn apply(self) -> Result<(), Failure> {
         // The files first: a wrong name should not cost the time of loading a model.
         let pictures = self.images.iter().map(|path| read_picture(path)).collect::<Result<Vec<_>, _>>()?;
+        let first = pictures.first().cloned().unwrap_or_default();
         let engine = self.model.load()?;
         let mut events = engine.submit(self.request(pictures, engine.info()));
 
@@ -108,7 +129,7 @@ impl Ask {
                     let mut report = self.report(&text, started.as_ref(), &finished);
                     report["peak_resident_bytes"] = json!(peak_resident_bytes());
                     output.end(&report)?;
-                    return Ok(());
+                    return Ok(self.write_files(&text, &first, started.as_ref())?);
                 }
                 Event::Failed(error) => {
                     output.abandon();
@@ -139,6 +160,20 @@ impl Ask {
             max_tokens: Some(self.max_tokens),
             ..Request::default()
         }
+    }
+
+    /// The files of `--draw` and `--html`, for the answer `text` about the one picture in the file `bytes`.
+    fn write_files(&self, text: &str, bytes: &[u8], started: Option<&Started>) -> anyhow::Result<()> {
+        let Some(media) = started.and_then(|started| started.media.first()) else { return Ok(()) };
+        let places = located(text);
+        if let Some(path) = &self.draw {
+            let picture = decode_image(bytes, &Budget::default())?;
+            draw::write(picture, media.seen, &places, path)?;
+        }
+        if let Some(path) = &self.html {
+            document::write(text, bytes, media.seen, &places, path)?;
+        }
+        Ok(())
     }
 
     /// The engine counts pictures; here they have names.
@@ -325,6 +360,11 @@ mod tests {
         refused(&["--image", "a.png"], "a question is missing");
         refused(&["--image", "a.png", FILE], "a question is missing");
         refused(&["Why?", "How?"], "unexpected argument");
+        refused(&["Where?", "--draw", "out.png"], "--draw needs exactly one picture, found 0");
+        refused(
+            &["Where?", "--html", "a.html", "--image", "a.png", "b.png"],
+            "--html needs exactly one picture, found 2",
+        );
     }
 
     #[test]

@@ -9,7 +9,10 @@ mod ask;
 mod bench;
 mod count;
 mod doctor;
+mod document;
+mod draw;
 mod embedded;
+mod located;
 mod log;
 mod memory;
 mod model;
@@ -29,8 +32,21 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 #[command(name = "ocellus", version)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
+
+/// What `ocellus` alone says: what it is for, and the first commands to type.
+const INTRODUCTION: &str = "\
+Ocellus answers questions about pictures, documents and clips with Qwen2.5-VL, on this machine alone.
+
+  ocellus serve                                  a page and an API on http://127.0.0.1:8000, with a tiny demo model
+  ocellus serve --model DIR                      the same with your checkpoint, a folder in the official layout
+  ocellus ask --image a.png \"What is this?\"      one answer, here on the terminal
+  ocellus ask --image a.png --draw b.png \"Locate all cups, output the bbox coordinates in JSON format\"
+  ocellus quantize --help                        pack weights once in 8 or 4 bits: a faster start
+  ocellus doctor                                 what this machine has to compute on
+  ocellus help                                   everything else
+";
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
@@ -78,7 +94,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    match Arguments::read()? {
+    let Some(command) = Arguments::read()? else {
+        std::io::stdout().write_all(INTRODUCTION.as_bytes())?;
+        return Ok(());
+    };
+    match command {
         Command::Serve(typed) => {
             log::start(typed.log_format());
             typed.parse().and_then(serve::Serve::apply)
@@ -103,14 +123,14 @@ fn run() -> Result<(), Failure> {
 
 impl Arguments {
     /// Reads what was typed, with the file of settings that it may name. Ends the process for `--help`, for what
-    /// clap refuses, and after `--print-config`.
-    fn read() -> Result<Command, Failure> {
+    /// clap refuses, and after `--print-config`. None: nothing was typed.
+    fn read() -> Result<Option<Command>, Failure> {
         let mut command = Self::command();
         if let Some(serve) = command.find_subcommand("serve").cloned() {
             command = command.mut_subcommand("serve", |_| settings::with_environment(serve));
         }
         let mut matches = command.clone().get_matches();
-        if let Command::Serve(typed) = Self::from_arg_matches(&matches)?.command
+        if let Some(Command::Serve(typed)) = Self::from_arg_matches(&matches)?.command
             && let Some(path) = typed.config
             && let Some(serve) = command.find_subcommand("serve").cloned()
         {
@@ -119,7 +139,7 @@ impl Arguments {
             matches = command.clone().get_matches();
         }
         let read = Self::from_arg_matches(&matches)?.command;
-        if let Command::Serve(typed) = &read
+        if let Some(Command::Serve(typed)) = &read
             && typed.print_config
             && let (Some(serve), Some(matches)) =
                 (command.find_subcommand("serve"), matches.subcommand_matches("serve"))
@@ -136,6 +156,17 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    /// A reader takes in ten lines; and they name only what there is.
+    #[test]
+    fn the_introduction_is_short_and_true() {
+        assert!(super::INTRODUCTION.lines().count() <= 10);
+        let command = super::Arguments::command();
+        let lines = super::INTRODUCTION.lines().filter_map(|line| line.strip_prefix("  ocellus "));
+        for name in lines.filter_map(|line| line.split(' ').next()) {
+            assert!(name == "help" || command.find_subcommand(name).is_some(), "{name}");
+        }
+    }
 
     /// clap checks the definitions of all flags only when it is asked to.
     #[test]

@@ -1,7 +1,8 @@
 //! What a new server shows: where it is, and two first calls that can be pasted as they stand.
 
-/// A checkerboard of 56x56 pixels, so that the sample calls need no file and no network.
-const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAADgAAAA4AQAAAACA/QazAAAAIElEQVR42mNgYP7/gcH+PwO96P9/GPj/H2CgGz3M/QcANunDPbwWxDcAAAAASUVORK5CYII=";
+/// A yellow circle and a white star on a plain ground, 112x84 pixels, which the demo model knows: the sample calls need
+/// no file and no network.
+const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAHAAAABUBAMAAACo865YAAAAMFBMVEX//vnk497/1zTIx8OtrajkwC/IqSqhk1SSfCB3cVtcW1dNRytBOBAlJSElIQsKCga4mYyMAAABrElEQVR42u2Wv0vDUBDHv7GPUkFoBydBWtp/IIKLg5Chg1v/BHURFYX+AQ6Cg6vipIt10bGTboKbawcXp3QTRFCKIv2RnIOxTeJrcxeoiOYtyV3y4Xvv3r33ziDEGxNIwAT8feCNzkmMsaDxGYzd4So3XqjvVPvu5Ci2svlmLMU6HuMpzjUMN46i24BmkgzFtylg2gSQvmSvY7tczvnm6v8UUQAHPolZEoCO2ecUSUDq5LSBRoN0pw2UAdIZACAlL/JWFgBgF6QFYA/Zk5GhekWTD7mjFWvApAU8iRVzULZjhZcxOqtdGHUix4ItBNuoEBF1zVMh+LroKVeE69hJ6/1G0gMk4D8Fab9UKm2NAvW7o735eahtV2Wgs+YdhqkTSwTu9e9RdS+Z48Pg/u0tS8Ad3/vtCx9s+097Z5cPBnuTaz4Y1OiwQSd4L/UaXLDH6Tl1YLiJao5d8ee3lQrZFhcMewpjV0wF/1QmOzkrASvDz+p8wFrlgxl/cKrKB40jn7EkKYCZQXrSh6LKOf4KVl3ISk6de88Nc3jNDemLrorF4vrziMYp6XP+BvgBiKvJUGsrnNAAAAAASUVORK5CYII=";
 
 /// The text for a server at `url`, such as `http://127.0.0.1:8000`.
 pub(crate) fn text(url: &str, model: &str, with_key: bool) -> String {
