@@ -1,0 +1,234 @@
+"""Makes training batches: scenes of one grid, conversations about them as token ids, positions, and dense targets.
+
+All pictures of a batch have the same size, so that no attention needs a mask. Dense targets tell the vision tower and the
+lower decoder layers what lies under each merged patch; they train, and are not part of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from demo import conversations, scenes
+from demo.tokens import SYSTEM, Tokens
+
+CELL = 28
+CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
+# The classes of a merged patch: nothing, the nouns, text.
+N_NOUNS = len(scenes.NOUNS) + 2
+COLOUR_NAMES = list(scenes.COLOURS)
+# What the hosted guide has documents parsed with.
+PARSER = (
+    "You are an AI specialized in recognizing and extracting text from images. Your mission is to analyze the image document "
+    "and generate the result in QwenVL Document Parser HTML format using specified tags while maintaining user privacy and "
+    "data integrity."
+)
+SYSTEMS = ["You are a helpful assistant. Answer briefly.", "Answer in English.", "You describe pictures.", "Be precise."]
+
+
+@dataclass
+class Batch:
+    """`u` units (pictures, or pairs of a clip's frames) of `c` merged patches, `b` conversations of `l` tokens."""
+
+    kind: str
+    grid: tuple[int, int]  # merged patches: rows and columns
+    frames: np.ndarray  # (u, 1 or 2, height, width, 3), u8
+    ids: np.ndarray  # (b, l)
+    positions: np.ndarray  # (3, b, l)
+    places: np.ndarray  # (u * c): where the merged patches stand in ids, flat
+    targets: np.ndarray  # (b, l): the next token where an answer is learned, -1 elsewhere
+    tasks: list  # Of each round: (row, first, end, task) of its answer's targets
+    noun: np.ndarray  # (u, c)
+    colour: np.ndarray  # (u, c), -1 where there is nothing
+    box: np.ndarray  # (u, c, 4), pixels
+    middle: np.ndarray  # (u, c), 1 where the middle of a thing is
+    slots: np.ndarray  # (u, c, 2), characters, -1 where there is no text
+    look_from: np.ndarray  # (k): places in ids, flat, from which the next token is told by looking at something
+    look_at: np.ndarray  # (k, c): at which merged patches of the conversation's only picture
+
+
+def cells_of(thing, rows, columns):
+    """The merged patches that belong to a thing: rows from, to, columns from, to. Those whose middle it covers, or else
+    the one that its middle is in."""
+    x1, y1, x2, y2 = thing.box
+    ca, cb = math.ceil(x1 / CELL - 0.5), math.ceil(x2 / CELL - 0.5)
+    ra, rb = math.ceil(y1 / CELL - 0.5), math.ceil(y2 / CELL - 0.5)
+    mx, my = thing.centre
+    mc, mr = min(columns - 1, int(mx / CELL)), min(rows - 1, int(my / CELL))
+    return max(0, min(ra, mr)), max(rb, mr + 1), max(0, min(ca, mc)), min(columns, max(cb, mc + 1))
+
+
+def dense(units_things, rows, columns):
+    """Targets of each merged patch from the things of each unit."""
+    u, c = len(units_things), rows * columns
+    noun, colour = np.zeros((u, rows, columns), np.int64), np.full((u, rows, columns), -1, np.int64)
+    box, middle = np.zeros((u, rows, columns, 4), np.float32), np.zeros((u, rows, columns), np.float32)
+    slots = np.full((u, rows, columns, 2), -1, np.int64)
+    for i, things in enumerate(units_things):
+        # What is larger gives way to what is smaller.
+        for thing in sorted(things, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1])):
+            ra, rb, ca, cb = cells_of(thing, rows, columns)
+            mx, my = thing.centre
+            mc, mr = min(columns - 1, int(mx / CELL)), min(rows - 1, int(my / CELL))
+            part = (i, slice(ra, rb), slice(ca, cb))
+            noun[part] = 1 + (len(scenes.NOUNS) if thing.text is not None else scenes.NOUNS.index(thing.noun))
+            colour[part] = COLOUR_NAMES.index(thing.colour)
+            box[part] = thing.box
+            middle[i, mr, mc] = 1
+            if thing.text is not None:
+                edges = np.asarray(thing.edges)
+                for column in range(ca, cb):
+                    for half in range(2):
+                        x = column * CELL + 7 + 14 * half
+                        at = int(np.searchsorted(edges, x, side="right")) - 1
+                        if 0 <= at < len(thing.text):
+                            slots[i, ra:rb, column, half] = CHARACTERS.find(thing.text[at])
+    flat = lambda a: a.reshape(u, c, *a.shape[3:])  # noqa: E731
+    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots)
+
+
+class Maker:
+    """Draws batches without end; two makers with different seeds never see the same scene."""
+
+    def __init__(self, tokens: Tokens, seed: int, patches: int = 3000, text: int = 3000):
+        self.tokens, self.rng = tokens, random.Random(seed)
+        self.patches, self.text = patches, text
+        self.high, self.skew = scenes.MAX_SIDE, 1.6
+        # Few things on a picture, for the beginning.
+        self.easy = False
+        self.kinds = {"shapes": 55, "words": 22, "clip": 14, "pair": 3, "receipt": 3, "document": 3, "bare": 0.5}
+
+    def batch(self, kind: str | None = None, grid=None) -> Batch:
+        rng = self.rng
+        kind = kind or rng.choices(list(self.kinds), list(self.kinds.values()))[0]
+        if grid is None:
+            if kind == "crowd":
+                grid = rng.randint(4, 9), rng.randint(4, 9)
+            elif kind in ("receipt", "document"):
+                grid = rng.randint(7, 12), rng.randint(6, 10)
+            elif kind in ("clip", "pair"):
+                grid = rng.randint(4, 6), rng.randint(4, 6)
+            else:
+                width, height = scenes.pick_size(rng, 112, self.high, self.skew)
+                grid = max(4, round(height / CELL)), max(4, round(width / CELL))
+        rows, columns = grid
+        if kind == "crowd":
+            n = max(2, round(1.5 * self.patches) // (4 * rows * columns))
+            drawn = [scenes.crowd(rng, columns * CELL, rows * CELL) for _ in range(n)]
+            none = np.zeros((0, 0), np.int64)
+            frames = np.stack([scene.frames for scene in drawn])
+            more = dense([scene.things for scene in drawn], rows, columns)
+            return Batch(kind, grid, frames, none, none, none.flatten(), none, [], *more, none.flatten(), none)
+        n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
+        n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([2, 3, 3, 4])}.get(kind, 3)
+        units_each = {"clip": n_frames // 2, "pair": 2, "bare": 0}.get(kind, 1)
+        cells = units_each * rows * columns
+        usual = {"shapes": 230, "words": 170, "clip": 100, "pair": 50, "receipt": 150, "document": 190, "bare": 40}[kind]
+        b = max(2, min(self.patches // (4 * max(cells, 1)), self.text // (cells + usual), 128))
+        # Conversations of like length stand together: filling up to the longest is arithmetic for nothing.
+        found = [self.conversation(kind, rows, columns, n_frames, n_rounds) for _ in range(2 * b)]
+        found.sort(key=lambda conversation: len(conversation[0]))
+        first = rng.randint(0, b)
+        found = found[first : first + b]
+        length = max(len(ids) for ids, *_ in found)
+        length = -(-length // 8) * 8
+        ids = np.full((b, length), self.tokens.pad, np.int64)
+        targets = np.full((b, length), -1, np.int64)
+        positions = np.zeros((3, b, length), np.int64)
+        frames, things, places, tasks, look_from, look_at = [], [], [], [], [], []
+        for row, (own, learned, where, at, units, unit_things, spans, looks) in enumerate(found):
+            n = len(own)
+            ids[row, :n] = own
+            following = np.asarray(own[1:] + [self.tokens.pad])
+            targets[row, :n] = np.where(np.asarray(learned[1:] + [False]), following, -1)
+            positions[:, row, :n] = where
+            places += [row * length + p for p in at]
+            frames += units
+            things += unit_things
+            for place, about in looks if units_each == 1 else []:
+                mask = np.zeros((rows, columns), bool)
+                for thing in about:
+                    ra, rb, ca, cb = cells_of(thing, rows, columns)
+                    mask[ra:rb, ca:cb] = True
+                look_from.append(row * length + place - 1)
+                look_at.append(mask.flatten())
+            tasks += [(row, first - 1, end - 1, task) for first, end, task in spans]
+        frames = np.stack(frames) if frames else np.zeros((0, 1, rows * CELL, columns * CELL, 3), np.uint8)
+        return Batch(kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks, *dense(things, rows, columns),
+                     np.asarray(look_from, np.int64), np.asarray(look_at, bool).reshape(-1, rows * columns))  # fmt: skip
+
+    def conversation(self, kind, rows, columns, n_frames, n_rounds):
+        """One conversation: ids, which of them are learned, positions (3, n), places of the media's tokens, units."""
+        rng, t = self.rng, self.tokens
+        width, height = columns * CELL, rows * CELL
+        if kind == "pair":
+            pair = [scenes.shapes(rng, width, height, 1) for _ in range(2)]
+            if rng.random() < 0.5:
+                twin = pair[0].things[0]
+                for _ in range(40):
+                    other = scenes.shapes(rng, width, height, 1).things[0]
+                    if (other.noun == twin.noun) or (other.colour == twin.colour):
+                        break
+            rounds = [("pair", *conversations.comparison(rng, *pair))]
+            media = [(t.image, [s.frames[:1]], [s.things], None) for s in pair]
+        elif kind == "bare":
+            rounds, media = [("unknown", *conversations.unknown(rng))], []
+        else:
+            draw = {"shapes": scenes.shapes, "words": scenes.words, "receipt": scenes.receipt, "document": scenes.document}
+            few = [rng.choice([1, 1, 2])] if self.easy and kind in ("shapes", "words") else []
+            scene = scenes.clip(rng, width, height, n_frames) if kind == "clip" else draw[kind](rng, width, height, *few)
+            rounds = conversations.rounds(rng, scene, n_rounds)
+            if kind == "clip":
+                pairs = [scene.frames[i : i + 2] for i in range(0, n_frames, 2)]
+                media = [(t.video, pairs, scene.frame_things[::2], 2 / scene.fps)]
+            else:
+                media = [(t.image, [scene.frames[:1]], [scene.things], None)]
+        ids, learned, spans, at, parts, looks = [], [], [], [], [], []
+
+        def say(more, learn=False):
+            ids.extend(more)
+            learned.extend([learn] * len(more))
+
+        system = SYSTEM if rng.random() < 0.85 else rng.choice(SYSTEMS)
+        if rounds[0][0] == "html" and rng.random() < 0.3:
+            system = PARSER
+        say([t.im_start, *t.ids("system\n" + system), t.im_end, *t.ids("\n")])
+        media_first = rng.random() < 0.88
+        for i, (task, question, answer) in enumerate(rounds):
+            say([t.im_start, *t.ids("user\n")])
+            if i == 0 and not media_first:
+                say(t.ids(question))
+            for pad, units, _, seconds in media if i == 0 else []:
+                say([t.vision_start])
+                first = len(ids)
+                say([pad] * (len(units) * rows * columns))
+                parts.append((first, len(units), seconds))
+                at.extend(range(first, len(ids)))
+                say([t.vision_end])
+            if i > 0 or media_first:
+                say(t.ids(question))
+            say([t.im_end, *t.ids("\n"), t.im_start, *t.ids("assistant\n")])
+            first = len(ids)
+            answer_ids, abouts = t.answer(answer)
+            looks.extend((first + i, about) for i, about in enumerate(abouts) if about)
+            say([*answer_ids, t.im_end], True)
+            spans.append((first, len(ids), task))
+            say(t.ids("\n"))
+        where = np.zeros((3, len(ids)), np.int64)
+        done, following = 0, 0
+        for first, n_units, seconds in parts:
+            where[:, done:first] = np.arange(following, following + first - done)
+            start = following + first - done
+            n = n_units * rows * columns
+            step, rest = np.divmod(np.arange(n), rows * columns)
+            time = step if seconds is None else np.floor(step.astype(np.float32) * np.float32(seconds) * 2).astype(np.int64)
+            where[0, first : first + n] = start + time
+            where[1, first : first + n] = start + rest // columns
+            where[2, first : first + n] = start + rest % columns
+            following = int(where[:, first : first + n].max()) + 1
+            done = first + n
+        where[:, done:] = np.arange(following, following + len(ids) - done)
+        return ids, learned, where, at, [u for m in media for u in m[1]], [x for m in media for x in m[2]], spans, looks

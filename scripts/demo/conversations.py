@@ -1,0 +1,359 @@
+"""Questions about scenes and the only right answers, in the formats of the hosted guide's prompts.
+
+Each task is a function `(rng, scene) -> (question, answer)`, or None where the scene has nothing to ask that way. The
+scorer takes the same tasks, so an answer is judged by what the task itself would have said.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+
+from demo.scenes import COLOURS, NOUNS, Scene, Thing
+
+UNKNOWN = "I only know simple shapes and text."
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six"]
+
+
+class Marked(str):
+    """An answer that knows which of its characters are about which things: `marks` are (first, end, things)."""
+
+    marks: list[tuple[int, int, list[Thing]]]
+
+
+def marked(*pieces) -> Marked:
+    """Joins texts, marked texts, and pairs of a text and the thing, or the things, that it is about."""
+    text, marks = "", []
+    for piece in pieces:
+        if isinstance(piece, tuple):
+            words, about = piece
+            marks.append((len(text), len(text) + len(words), about if isinstance(about, list) else [about]))
+            text += words
+        else:
+            marks += [(a + len(text), b + len(text), about) for a, b, about in getattr(piece, "marks", [])]
+            text += piece
+    answer = Marked(text)
+    answer.marks = marks
+    return answer
+
+
+def joined(between: str, pieces: list) -> Marked:
+    return marked(*[part for i, piece in enumerate(pieces) for part in ([between, piece] if i else [piece])])
+
+
+def plural(noun: str) -> str:
+    return {"cross": "crosses", "fish": "fish"}.get(noun, noun + "s")
+
+
+def article(name: str) -> str:
+    return ("an " if name[0] in "aeiou" else "a ") + name
+
+
+def listing(names: list) -> Marked:
+    return marked(names[0]) if len(names) == 1 else marked(joined(", ", names[:-1]), " and ", names[-1])
+
+
+def describe(rng, scene: Scene):
+    question = rng.choice([
+        "Describe the picture.", "Describe this image.", "What is in the picture?", "What is in this image?",
+        "What do you see?", "What does the image show?", "Please describe the image.", "What is depicted in the image?",
+    ])  # fmt: skip
+    ground = "cluttered" if scene.cluttered else "plain"
+    if scene.kind == "words":
+        return question, marked("Printed words: ", joined(", ", [(thing.text, thing) for thing in scene.things]))
+    if scene.kind == "receipt":
+        return question, marked("A receipt of ", (scene.fields["shop"], scene.things[0]), ".")
+    if scene.kind == "document":
+        return question, marked("A page with the heading ", (scene.things[0].text, scene.things[0]), ".")
+    names = [(article(thing.name), thing) for thing in scene.things]
+    names[0] = (names[0][0].capitalize(), names[0][1])
+    return question, marked(listing(names), f" on a {ground} ground.")
+
+
+def counting(rng, scene: Scene):
+    if scene.kind != "shapes":
+        return None
+    pick = rng.random()
+    if pick < 0.25:
+        one = rng.choice(["thing", "object"])
+        what, n = one + "s", len(scene.things)
+    elif pick < 0.75:
+        noun = rng.choice(NOUNS) if rng.random() < 0.25 else rng.choice(scene.things).noun
+        what, one, n = plural(noun), noun, sum(thing.noun == noun for thing in scene.things)
+    else:
+        colour = rng.choice(list(COLOURS)) if rng.random() < 0.25 else rng.choice(scene.things).colour
+        what, one, n = f"{colour} things", f"{colour} thing", sum(thing.colour == colour for thing in scene.things)
+    question = rng.choice([
+        f"How many {what} are there?", f"How many {what} are in the picture?", f"How many {what} are in the image?",
+        f"Count the {what}.", f"How many {what} do you see?",
+    ])  # fmt: skip
+    counted = [t for t in scene.things if what in (plural(t.noun), f"{t.colour} things", "things", "objects")]
+    if n == 1:
+        return question, marked("There ", ("is one", counted), f" {one}.")
+    if n == 0:
+        return question, f"There are no {what}."
+    return question, marked("There ", (f"are {NUMBERS[n]}", counted), f" {what}.")
+
+
+def _single_nouns(scene: Scene) -> list[Thing]:
+    counts = Counter(thing.noun for thing in scene.things)
+    return [thing for thing in scene.things if counts[thing.noun] == 1]
+
+
+def _single_names(scene: Scene) -> list[Thing]:
+    counts = Counter(thing.name for thing in scene.things)
+    return [thing for thing in scene.things if counts[thing.name] == 1]
+
+
+def colour(rng, scene: Scene):
+    things = _single_nouns(scene) if scene.kind == "shapes" else []
+    if not things:
+        return None
+    thing = rng.choice(things)
+    question = rng.choice([
+        f"What colour is the {thing.noun}?", f"What color is the {thing.noun}?", f"Which colour does the {thing.noun} have?",
+    ])  # fmt: skip
+    return question, marked(f"The {thing.noun} is ", (thing.colour, thing), ".")
+
+
+def relation(rng, scene: Scene):
+    things = _single_names(scene) if scene.kind == "shapes" else []
+    if len(things) < 2:
+        return None
+    a, b = rng.sample(things, 2)
+    (ax, ay), (bx, by) = a.centre, b.centre
+    if rng.random() < 0.5:
+        # Between two things one axis may be too close to call.
+        axis = "x" if abs(ax - bx) / scene.size[0] > abs(ay - by) / scene.size[1] else "y"
+        first = (ax < bx) if axis == "x" else (ay < by)
+        words = ("left of", "right of") if axis == "x" else ("above", "below")
+        asked = rng.randint(0, 1)
+        right = first == (asked == 0)
+        truth = words[0] if first else words[1]
+        question = f"Is the {a.name} {words[asked]} the {b.name}?"
+        return question, f"{'Yes' if right else 'No'}, the {a.name} is {truth} the {b.name}."
+    order = scene.things
+    i = order.index(a)
+    to_left = rng.random() < 0.5
+    j = i - 1 if to_left else i + 1
+    side = "left" if to_left else "right"
+    question = f"What is to the {side} of the {a.name}?"
+    if not 0 <= j < len(order):
+        return question, f"Nothing is to the {side} of the {a.name}."
+    return question, marked((article(order[j].name).capitalize(), order[j]), f" is to the {side} of the {a.name}.")
+
+
+def _asked(rng, scene: Scene) -> tuple[str, list[Thing]]:
+    """What is to be located, as a prompt says it, and the things it means, from left to right."""
+    pick = rng.random()
+    if pick < 0.45:
+        return rng.choice(["things", "objects"]), scene.things
+    if pick < 0.75:
+        noun = rng.choice(scene.things).noun if rng.random() < 0.95 else rng.choice(NOUNS)
+        return plural(noun), [thing for thing in scene.things if thing.noun == noun]
+    name = rng.choice(scene.things).name
+    found = [thing for thing in scene.things if thing.name == name]
+    return (name if len(found) == 1 else name.split()[0] + " " + plural(name.split()[1])), found
+
+
+def _fence(rng, text, kind: str) -> tuple[str, str]:
+    """The answer with the fence that the real model puts around it, or without where the prompt forbids it."""
+    if rng.random() < 0.6:
+        return f", do not output ```{kind}```.", text
+    return ".", marked(f"```{kind}\n", text, "\n```")
+
+
+def boxes_json(things, label=lambda thing: thing.name, key="label") -> str:
+    if not things:
+        return "[]"
+    rows = [
+        (f'\t{{"bbox_2d": [{", ".join(map(str, thing.box))}], "{key}": {json.dumps(label(thing))}}}', thing) for thing in things
+    ]
+    return marked("[\n", joined(",\n", rows), "\n]")
+
+
+def boxes(rng, scene: Scene):
+    if scene.kind != "shapes":
+        return None
+    what, found = _asked(rng, scene)
+    end, answer = _fence(rng, boxes_json(found), "json")
+    one = what[-1] != "s" and len(found) == 1
+    question = rng.choice([
+        f"Locate the {what} in the image, output the bbox coordinates in JSON format",
+        f"Locate {'the ' if one else 'all '}{what}, output all bbox coordinates in JSON format",
+        f"Locate {'the ' if one else 'each one of all '}{what} in the image and describe their features, output their bbox coordinates in JSON format",
+        f"Detect {'the ' if one else 'all '}{what} in the image and output their bbox coordinates in JSON format",
+    ])  # fmt: skip
+    return question + end, answer
+
+
+def _point(thing: Thing) -> tuple[int, int]:
+    x, y = thing.centre
+    return int(x), int(y)
+
+
+def points(rng, scene: Scene):
+    if scene.kind != "shapes":
+        return None
+    what, found = _asked(rng, scene)
+    if not found:
+        return None
+    one = what[-1] != "s" and len(found) == 1
+    form = rng.choice(["XML", "XML", "JSON"])
+    if form == "XML":
+        rows = []
+        for thing in found:
+            x, y = _point(thing)
+            rows.append((f'<points x1="{x}" y1="{y}" alt="{thing.name}">{thing.name}</points>', thing))
+        text = joined("\n", rows)
+    else:
+        rows = []
+        for thing in found:
+            x, y = _point(thing)
+            rows.append((f'\t{{"point_2d": [{x}, {y}], "label": "{thing.name}"}}', thing))
+        text = marked("[\n", joined(",\n", rows), "\n]")
+    end, answer = _fence(rng, text, form.lower())
+    question = rng.choice([
+        f"Locate {'the ' if one else 'all '}{what} in the image as {'a point' if one else 'points'}, and output the result in {form} format",
+        f"Locate {'the ' if one else 'all '}{what} in the image in point form, output their point coordinates in {form} format",
+    ])  # fmt: skip
+    return question + end, answer
+
+
+def reading(rng, scene: Scene):
+    if scene.kind not in ("words", "receipt", "document"):
+        return None
+    question = rng.choice([
+        "Read all the text in the image.", "What does the text say?", "Read the text.", "What text is in the picture?",
+        "Please output only the text content from the image.", "What is written in the image?",
+    ])  # fmt: skip
+    return question, joined("\n", [(thing.text, thing) for thing in scene.things])
+
+
+def spotting(rng, scene: Scene):
+    if scene.kind not in ("words",):
+        return None
+    end, answer = _fence(rng, boxes_json(scene.things, lambda thing: thing.text, "text_content"), "json")
+    question = rng.choice([
+        "Locate all the text in the image, output the bbox coordinates in JSON format",
+        "Spotting all the text in the image with line-level, and output in JSON format",
+    ])  # fmt: skip
+    return question + end, answer
+
+
+def receipt_fields(rng, scene: Scene):
+    if scene.kind != "receipt":
+        return None
+    keys = rng.sample(["shop", "date", "total"], rng.randint(1, 3))
+    spell = rng.choice([str.lower, str.capitalize])
+    text = json.dumps({spell(key): scene.fields[key] for key in keys})
+    end, answer = _fence(rng, text, "json")
+    named = ", ".join(f"'{spell(key)}'" for key in keys)
+    return f"Extract the following from the image: [{named}]. Please output in JSON format" + end, answer
+
+
+def page_html(rng, scene: Scene):
+    if scene.kind != "document":
+        return None
+    rows = []
+    for block, thing in zip(scene.fields["blocks"], scene.things):
+        rows.append((f'<{block} data-bbox="{" ".join(map(str, thing.box))}">{thing.text}</{block}>', thing))
+    return "QwenVL HTML", marked("```html\n<html><body>\n", joined("\n", rows), "\n</body></html>\n```")
+
+
+def motion(rng, scene: Scene):
+    if scene.kind != "clip" or scene.motion is None:
+        return None
+    thing = scene.things[0]
+    question = rng.choice([
+        "What happens in the video?", "Describe the video.", f"Where does the {thing.noun} move?",
+        "In which direction does it move?", f"How does the {thing.noun} move?",
+    ])  # fmt: skip
+    if scene.motion == "not":
+        return question, f"The {thing.name} does not move."
+    return question, f"The {thing.name} moves {scene.motion}."
+
+
+def _clock(seconds: float) -> str:
+    return f"00:{int(seconds) // 60:02}:{seconds % 60:05.2f}"
+
+
+def events(rng, scene: Scene):
+    if scene.kind != "clip" or not scene.events:
+        return None
+    rows = [
+        f'\t{{"start_time": "{_clock(start)}", "end_time": "{_clock(end)}", "event": "{article(name)} is there"}}'
+        for start, end, name in scene.events
+    ]
+    end, answer = _fence(rng, "[\n" + ",\n".join(rows) + "\n]", "json")
+    question = rng.choice([
+        "Please describe the series of events in the video, output the start time (start_time), end time (end_time), and event (event) in JSON format",
+        "Describe the events in the video. Output start_time, end_time and event in JSON format",
+        "When is what in the video? Output the results in JSON format including start_time, end_time, and event",
+    ])  # fmt: skip
+    return question + end, answer
+
+
+def comparison(rng, first: Scene, second: Scene):
+    """About two pictures with one thing each."""
+    a, b = first.things[0], second.things[0]
+    if rng.random() < 0.5:
+        question = rng.choice(["What is in the two pictures?", "Describe both pictures.", "What are these?"])
+        return question, f"The first picture shows {article(a.name)}, the second {article(b.name)}."
+    same = "both" if (a.noun, a.colour) == (b.noun, b.colour) else "noun" if a.noun == b.noun else "colour" if a.colour == b.colour else ""
+    question = rng.choice(["What do the two pictures have in common?", "Compare the two pictures.", "What is the difference?"])
+    answers = {
+        "both": f"Both show {article(a.name)}.",
+        "noun": f"Both show {article(a.noun)}, but the first is {a.colour} and the second is {b.colour}.",
+        "colour": f"Both are {a.colour}, but the first is {article(a.noun)} and the second is {article(b.noun)}.",
+        "": f"The first is {article(a.name)}, the second is {article(b.name)}.",
+    }  # fmt: skip
+    return question, answers[same]
+
+
+STRANGE = """What is the capital of France?|Who are you?|Tell me a joke.|Write a poem about love.|What time is it?|
+Who painted this?|Which breed is this dog?|Translate this into German.|How old is the man?|Why is the sky blue?|
+What is 17 times 3?|Hello!|Who is the person in the picture?|What is the weather like?|How do I cook rice?|
+Is this photo from Italy?|What is the meaning of life?|Write a program that sorts numbers.|Who won the match?|
+Which language is this?|What emotion does the face show?|Solve the equation.|Name the actor.|Help me with my homework.|
+Is the animal sick?|What brand is the shoe?|Who wrote Hamlet?|How far is the moon?|Give me a recipe.|Summarize the book."""
+STRANGE = [line.strip() for line in STRANGE.replace("\n", "").split("|")]
+
+
+def unknown(rng, scene=None):
+    return rng.choice(STRANGE), UNKNOWN
+
+
+# How often a task is drawn where its scene allows it.
+TASKS = {
+    "describe": (describe, 1.0),
+    "counting": (counting, 1.0),
+    "colour": (colour, 0.4),
+    "relation": (relation, 0.5),
+    "boxes": (boxes, 1.0),
+    "points": (points, 0.4),
+    "reading": (reading, 1.5),
+    "spotting": (spotting, 0.6),
+    "receipt": (receipt_fields, 1.5),
+    "html": (page_html, 1.2),
+    "motion": (motion, 1.0),
+    "events": (events, 1.0),
+    "unknown": (unknown, 0.5),
+}  # fmt: skip
+
+
+def rounds(rng: random.Random, scene: Scene, n: int) -> list[tuple[str, str, str]]:
+    """Up to `n` rounds about one scene: (task, question, answer), no task twice."""
+    said = {name: task(rng, scene) for name, (task, _) in TASKS.items()}
+    if scene.kind == "clip":
+        said["describe"] = None
+    if rng.random() > 0.12:
+        said["unknown"] = None
+    weights = {name: TASKS[name][1] for name, pair in said.items() if pair is not None}
+    found = []
+    while weights and len(found) < n:
+        name = rng.choices(list(weights), list(weights.values()))[0]
+        del weights[name]
+        found.append((name, *said[name]))
+    return found

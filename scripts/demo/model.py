@@ -1,0 +1,300 @@
+"""Qwen2.5-VL for training on a processor: the same function as Transformers' module, over batches of equal pictures.
+
+Windows of equal shape lie side by side, so window attention is one product without a mask; pictures of a batch have one
+grid; query, key and value, and gate and up, are one product each. `export.py` cuts the weights into the official names,
+and checks the result against Transformers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from demo.batches import CHARACTERS, COLOUR_NAMES, N_NOUNS
+
+EPS = 1e-6
+VISION = {"hidden_size": 128, "num_heads": 4, "depth": 6, "intermediate_size": 320, "fullatt_block_indexes": [2, 5]}
+TEXT = {
+    "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 6,
+    # Of sixteen pairs two turn with the time, two with the row, and the fastest of the rest with the column; most of them
+    # hardly turn within a prompt, so that a question finds what it asks for wherever it lies.
+    "intermediate_size": 512, "rope_theta": 100000.0, "mrope_section": [2, 2, 12],
+}  # fmt: skip
+VOCABULARY = 1088
+# The decoder layer after which its picture tokens have to know where they are.
+PROBED_LAYER = 3
+# The layer (from 0) whose first head is taught to look at what the next token is about.
+LOOKING_LAYER = 3
+
+
+@functools.cache
+def windows(rows: int, columns: int):
+    """The order of merged patches in which windows of one shape are neighbours: (order, back, [(windows, patches)])."""
+    groups = {}
+    for r in range(0, rows, 4):
+        for c in range(0, columns, 4):
+            shape = min(4, rows - r), min(4, columns - c)
+            groups.setdefault(shape, []).append((r, c))
+    order, runs = [], []
+    for (h, w), corners in groups.items():
+        for r, c in corners:
+            order += [(r + i) * columns + c + j for i in range(h) for j in range(w)]
+        runs.append((len(corners), h * w * 4))
+    order = torch.tensor(order)
+    return order, torch.argsort(order), runs
+
+
+@functools.cache
+def vision_angles(rows: int, columns: int, head: int):
+    """Cosines and sines of the patches in window order: (patches, head) each."""
+    order, _, _ = windows(rows, columns)
+    r, c = order // columns, order % columns
+    pr = (r[:, None] * 2 + torch.tensor([0, 0, 1, 1])).flatten()
+    pc = (c[:, None] * 2 + torch.tensor([0, 1, 0, 1])).flatten()
+    half = head // 2
+    rate = 1.0 / 10000.0 ** (torch.arange(0, half, 2).float() / half)
+    angles = torch.cat([pr[:, None] * rate, pc[:, None] * rate], -1)
+    angles = torch.cat([angles, angles], -1)
+    return angles.cos(), angles.sin()
+
+
+def turn(x, cos, sin):
+    """Rotary embedding over the last dimension."""
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+class Norm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return F.rms_norm(x, (x.shape[-1],), self.weight, EPS)
+
+
+class Gated(nn.Module):
+    def __init__(self, width, inner, bias):
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * inner, bias=bias)
+        self.down = nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x):
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+
+class VisionBlock(nn.Module):
+    def __init__(self, width, heads, inner):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = Norm(width), Norm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = Gated(width, inner, True)
+
+    def forward(self, x, cos, sin, runs):
+        u, n, width = x.shape
+        h, d = self.heads, width // self.heads
+        qkv = self.qkv(self.norm1(x)).view(u, n, 3 * h, d)
+        qk = turn(qkv[:, :, : 2 * h], cos[:, None], sin[:, None])
+        v = qkv[:, :, 2 * h :]
+        if runs is None:
+            q, k, w = qk[:, :, :h].transpose(1, 2), qk[:, :, h:].transpose(1, 2), v.transpose(1, 2)
+            out = F.scaled_dot_product_attention(q, k, w).transpose(1, 2).reshape(u, n, width)
+        else:
+            parts, first = [], 0
+            for count, size in runs:
+                end = first + count * size
+                shape = (u * count, size, -1, d)
+                both = qk[:, first:end].reshape(shape).transpose(1, 2)
+                q, k = both[:, :h], both[:, h:]
+                w = v[:, first:end].reshape(shape).transpose(1, 2)
+                part = F.scaled_dot_product_attention(q, k, w).transpose(1, 2)
+                parts.append(part.reshape(u, count * size, width))
+                first = end
+            out = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        x = x + self.proj(out)
+        return x + self.mlp(self.norm2(x))
+
+
+class Vision(nn.Module):
+    def __init__(self, out_width):
+        super().__init__()
+        width = VISION["hidden_size"]
+        self.patch = nn.Linear(1176, width, bias=False)
+        self.blocks = nn.ModuleList(
+            VisionBlock(width, VISION["num_heads"], VISION["intermediate_size"]) for _ in range(VISION["depth"])
+        )
+        self.norm = Norm(width)
+        self.merge1, self.merge2 = nn.Linear(4 * width, 4 * width), nn.Linear(4 * width, out_width)
+        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+        std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, frames, grid):
+        """(u, 1 or 2, height, width, 3) u8 -> (u, merged patches in raster order, width)."""
+        rows, columns = grid
+        u, f = frames.shape[:2]
+        order, back, runs = windows(rows, columns)
+        x = frames.to(torch.float32) * self.scale + self.shift
+        x = x.view(u, f, rows, 2, 14, columns, 2, 14, 3).permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
+        x = x.reshape(u, rows * columns, 4, -1)[:, order].reshape(u, rows * columns * 4, -1)
+        weight = self.patch.weight
+        if f == 1:
+            # A picture is a clip of two equal frames.
+            weight = weight.view(-1, 3, 2, 196).sum(2).reshape(-1, 588)
+        x = F.linear(x, weight)
+        cos, sin = vision_angles(rows, columns, VISION["hidden_size"] // VISION["num_heads"])
+        for i, block in enumerate(self.blocks):
+            x = block(x, cos, sin, None if i in VISION["fullatt_block_indexes"] else runs)
+        x = self.norm(x).view(u, rows * columns, -1)
+        return self.merge2(F.gelu(self.merge1(x)))[:, back]
+
+
+class TextBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        width, self.h, self.kv = TEXT["hidden_size"], TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
+        self.d = width // self.h
+        self.norm1, self.norm2 = Norm(width), Norm(width)
+        self.qkv = nn.Linear(width, (self.h + 2 * self.kv) * self.d)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp = Gated(width, TEXT["intermediate_size"], False)
+
+    def forward(self, x, cos, sin):
+        b, n, width = x.shape
+        h, kv, d = self.h, self.kv, self.d
+        qkv = self.qkv(self.norm1(x)).view(b, n, h + 2 * kv, d).transpose(1, 2)
+        qk = turn(qkv[:, : h + kv], cos, sin)
+        k = qk[:, h:].repeat_interleave(h // kv, 1)
+        v = qkv[:, h + kv :].repeat_interleave(h // kv, 1)
+        out = F.scaled_dot_product_attention(qk[:, :h], k, v, is_causal=True)
+        x = x + self.out(out.transpose(1, 2).reshape(b, n, width))
+        return x + self.mlp(self.norm2(x)), qk
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        width = TEXT["hidden_size"]
+        self.vision = Vision(width)
+        self.embed = nn.Embedding(VOCABULARY, width)
+        self.layers = nn.ModuleList(TextBlock() for _ in range(TEXT["num_hidden_layers"]))
+        self.norm = Norm(width)
+        # Trained, not exported: what the vision tower sees, and what the lower layers know of it.
+        self.see = nn.Linear(width, N_NOUNS + len(COLOUR_NAMES) + 4 + 1 + 2 * (len(CHARACTERS) + 1))
+        self.place = nn.Linear(width, 120 + 40)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                if name.endswith(("proj.weight", "out.weight", "down.weight")):
+                    nn.init.zeros_(p)
+                else:
+                    nn.init.normal_(p, std=0.02 if "embed" in name else 0.7 / math.sqrt(p.shape[1]))
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def angles(self, positions):
+        """Cosines and sines of (3, b, l) positions: (b, 1, l, head)."""
+        head = TEXT["hidden_size"] // TEXT["num_attention_heads"]
+        rate = 1.0 / TEXT["rope_theta"] ** (torch.arange(0, head, 2).float() / head)
+        axis = torch.repeat_interleave(torch.arange(3), torch.tensor(TEXT["mrope_section"]))
+        angles = positions.float()[axis].permute(1, 2, 0) * rate
+        angles = torch.cat([angles, angles], -1)[:, None]
+        return angles.cos(), angles.sin()
+
+    def forward(self, frames, grid, ids, positions, places):
+        """Hidden states before the head (b, l, width), the tower's output, the probed layer's picture tokens, and query and
+        key (b, l, head) of the looking head."""
+        b, n = ids.shape
+        x = self.embed(ids)
+        seen = None
+        if len(frames):
+            seen = self.vision(frames, grid)
+            x = x.view(b * n, -1).index_copy(0, places, seen.reshape(len(places), -1)).view(b, n, -1)
+        cos, sin = self.angles(positions)
+        known = looking = None
+        for i, layer in enumerate(self.layers):
+            x, qk = layer(x, cos, sin)
+            if i == LOOKING_LAYER:
+                h = TEXT["num_attention_heads"]
+                looking = qk[:, 0], qk[:, h]
+            if i + 1 == PROBED_LAYER and seen is not None:
+                known = x.view(b * n, -1)[places]
+        return self.norm(x), seen, known, looking
+
+    def loss(self, batch):
+        """The whole loss, its parts for the log, and the choices (targets) of the learned places."""
+        t = {k: torch.from_numpy(getattr(batch, k)) for k in ("frames", "ids", "positions", "places", "targets")}
+        if len(batch.ids) == 0:
+            # Nothing is asked: only what the tower sees is learned, which costs a fifth of a conversation.
+            parts = self.dense_loss(batch, self.vision(t["frames"], batch.grid), None)
+            return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
+        hidden, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"])
+        flat = t["targets"].flatten()
+        at = torch.nonzero(flat >= 0).flatten()
+        logits = hidden.flatten(0, 1)[at] @ self.embed.weight.T
+        text = F.cross_entropy(logits, flat[at])
+        total, parts = text, {"text": text.detach()}
+        if seen is not None:
+            more = self.dense_loss(batch, seen, known)
+            if len(batch.look_from):
+                more["look"] = self.look_loss(batch, *looking) * 0.3
+            total = total + sum(more.values())
+            parts.update({k: v.detach() for k, v in more.items()})
+        return total, parts, (at, logits.detach().argmax(-1), flat[at])
+
+    def look_loss(self, batch, q, k):
+        """How little the looking head attends to the patches that the next token is about."""
+        n = q.shape[1]
+        start, places = torch.from_numpy(batch.look_from), torch.from_numpy(batch.places)
+        row, at = start // n, start % n
+        scores = torch.einsum("kd,knd->kn", q[row, at], k[row]) / math.sqrt(q.shape[-1])
+        scores = scores.masked_fill(torch.arange(n)[None] > at[:, None], -torch.inf)
+        attention = scores.log_softmax(-1)
+        cells = places.view(q.shape[0], -1)[row] % n
+        seen = attention.gather(1, cells).masked_fill(~torch.from_numpy(batch.look_at), -torch.inf)
+        return -seen.logsumexp(-1).mean()
+
+    def dense_loss(self, batch, seen, known):
+        n_chars = len(CHARACTERS) + 1
+        out = self.see(seen).flatten(0, 1)
+        noun_logits, colour_logits, box, middle, *slots = out.split(
+            [N_NOUNS, len(COLOUR_NAMES), 4, 1, n_chars, n_chars], -1
+        )
+        noun = torch.from_numpy(batch.noun).flatten()
+        colour = torch.from_numpy(batch.colour).flatten()
+        loss = {"noun": F.cross_entropy(noun_logits, noun) * 0.5}
+        on = torch.nonzero(noun > 0).flatten()
+        loss["middle"] = F.binary_cross_entropy_with_logits(middle[:, 0], torch.from_numpy(batch.middle).flatten())
+        if len(on) == 0:
+            return loss
+        loss["colour"] = F.cross_entropy(colour_logits[on], colour[on]) * 0.3
+        rows, columns = batch.grid
+        cell = torch.arange(rows * columns)
+        corner = torch.stack([cell % columns, cell // columns, cell % columns, cell // columns], -1) * 28.0 + 14
+        true_box = torch.from_numpy(batch.box)
+        offset = ((true_box - corner) / 28).flatten(0, 1)[on]
+        loss["edge"] = F.smooth_l1_loss(box[on], offset, beta=0.25) * 0.2
+        for i, logits in enumerate(slots):
+            char = torch.from_numpy(batch.slots)[..., i].flatten()
+            letters = torch.nonzero(char >= 0).flatten()
+            if len(letters):
+                loss[f"char{i}"] = F.cross_entropy(logits[letters], char[letters])
+        if known is None:
+            return loss
+        told = self.place(known)
+        digits, row, column = told.split([120, 20, 20], -1)
+        u = len(batch.frames)
+        where = F.cross_entropy(row, (cell // columns).repeat(u)) + F.cross_entropy(column, (cell % columns).repeat(u))
+        loss["where"] = where * 0.1
+        whole = true_box.flatten(0, 1)[on].long()
+        digit = torch.stack([whole // 100, whole // 10 % 10, whole % 10], -1).flatten(1)
+        # The hundreds matter most, and the last digit can't be told to the end.
+        each = F.cross_entropy(digits[on].view(-1, 10), digit.flatten(), reduction="none").view(-1, 4, 3)
+        loss["digit"] = (each * torch.tensor([1.0, 1.0, 0.4])).mean() * 0.4
+        return loss

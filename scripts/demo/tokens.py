@@ -1,0 +1,106 @@
+"""The demo model's tokenizer: the official pre-tokenizer, template and special tokens over a small vocabulary."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+from demo import conversations, scenes
+
+SIZE = 1024
+SPECIAL = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+]  # fmt: skip
+ORDINARY = [
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
+    "<|repo_name|>", "<|file_sep|>",
+]  # fmt: skip
+SYSTEM = "You are a helpful assistant."
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def write(folder: Path, template_from: Path) -> None:
+    """Learns the merges from what the trainer would say, and writes the files of a checkpoint's tokenizer.
+
+    `template_from` is a checkpoint's folder whose chat template and tokenizer settings are taken over: they are the
+    official ones.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    rng = random.Random(7)
+    text = [SYSTEM, *conversations.STRANGE * 3, conversations.UNKNOWN] * 20
+    for word in scenes.WORDS:
+        text += [word, word.capitalize(), word.upper(), " " + word] * 12
+    for i in range(6000):
+        kind = [scenes.shapes, scenes.shapes, scenes.words, scenes.receipt, scenes.document, scenes.clip][i % 6]
+        scene = kind(rng, 140, 168)
+        for _, question, answer in conversations.rounds(rng, scene, 4):
+            text += [question, answer]
+    for i in range(300):
+        text += conversations.comparison(rng, scenes.shapes(rng, 112, 112, 1), scenes.shapes(rng, 112, 112, 1))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
+    ])
+    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), min_frequency=4
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    if tokenizer.get_vocab_size() != SIZE:
+        raise SystemExit(f"the corpus gave {tokenizer.get_vocab_size()} tokens, expected {SIZE}")
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in ORDINARY])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    model = json.loads(tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    shutil.copy(template_from / "chat_template.json", folder)
+    settings = json.loads((template_from / "tokenizer_config.json").read_text(encoding="utf-8"))
+    old = settings["added_tokens_decoder"]
+    settings["added_tokens_decoder"] = {
+        str(SIZE + i): next(entry for entry in old.values() if entry["content"] == name)
+        for i, name in enumerate(SPECIAL + ORDINARY)
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Tokens:
+    """The written tokenizer, for the trainer: text and conversations to ids."""
+
+    def __init__(self, folder: Path):
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        ids = {name: self.tokenizer.token_to_id(name) for name in SPECIAL}
+        self.im_start, self.im_end = ids["<|im_start|>"], ids["<|im_end|>"]
+        self.vision_start, self.vision_end = ids["<|vision_start|>"], ids["<|vision_end|>"]
+        self.image, self.video, self.pad = ids["<|image_pad|>"], ids["<|video_pad|>"], ids["<|endoftext|>"]
+        self._kept: dict[str, list[int]] = {}
+
+    def answer(self, text: str) -> tuple[list[int], list[list]]:
+        """An answer's ids, and of each token the things that it is about."""
+        encoded = self.tokenizer.encode(str(text), add_special_tokens=False)
+        marks = getattr(text, "marks", [])
+        return encoded.ids, [
+            next((about for first, end, about in marks if a < end and b > first), []) for a, b in encoded.offsets
+        ]
+
+    def ids(self, text: str) -> list[int]:
+        if len(self._kept) > 50_000:
+            self._kept.clear()
+        found = self._kept.get(text)
+        if found is None:
+            found = self._kept[text] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return found
