@@ -102,6 +102,12 @@ impl Device {
         self.gpu().is_some()
     }
 
+    /// Whether tokens are best chosen where their logits lie, by [`crate::sampling::Sampler`]: to read the logits back
+    /// would take longer than to choose. Where the host has them at hand, a sampler there need not look at all of them.
+    pub fn chooses_tokens(&self) -> bool {
+        self.gpu().is_some()
+    }
+
     /// Bytes of the device's own memory that are free; `None` where tensors lie in the host's.
     ///
     /// # Errors

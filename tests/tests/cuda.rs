@@ -3,9 +3,14 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
-use ocellus_cuda_emulator::{Emulator, testing};
+use std::sync::Arc;
+
+use ocellus_cuda_emulator::{self as emulator, Emulator, ReadBacks, testing};
 use ocellus_decoder::{Batch, Sequence};
-use ocellus_engine::{Formats, Model, Source, WeightFormat};
+use ocellus_engine::{
+    Constraint, Engine, Event, Events, Formats, Message, Model, Options, Request, Role, Sampling, Source,
+    WeightFormat,
+};
 use ocellus_kernels::{Device, Tensor};
 use ocellus_tests::{
     golden::{
@@ -106,4 +111,76 @@ fn recorded_steps_give_the_bits_of_direct_ones() {
         assert!(expected.iter().all(|x| x.is_finite()));
         assert_eq!(expected, found, "step {i}");
     }
+}
+
+/// Sequences that run side by side below.
+const PARALLEL: usize = 5;
+
+/// The nano model, answering on an emulated device.
+fn engine() -> (Engine, Arc<Emulator>) {
+    let options = emulator::Options { seed: testing::seed(), ..emulator::Options::default() };
+    let emulator = Arc::new(Emulator::new(options));
+    let model = nano(&Device::with_driver(emulator.clone()));
+    let options = Options { parallel: PARALLEL, context_tokens: Some(1024), ..Options::default() };
+    (Engine::start(model, &options).unwrap(), emulator)
+}
+
+fn request(text: &str, sampling: Sampling) -> Request {
+    let messages = vec![Message::text(Role::User, text)];
+    Request { messages, sampling, max_tokens: Some(7), ..Request::default() }
+}
+
+/// The text, and how many tokens it has.
+fn text(mut events: Events) -> (String, usize) {
+    let mut text = String::new();
+    while let Some(event) = events.blocking_next() {
+        match event {
+            Event::Text(delta) => text.push_str(&delta.text),
+            Event::Finished(finished) => return (text, finished.completion_tokens),
+            Event::Failed(error) => panic!("{error}"),
+            Event::Started(_) => {}
+        }
+    }
+    panic!("no end came after {text:?}");
+}
+
+/// Who asks for log-probabilities has the host choose, with the same random numbers: so every request's answer is known
+/// from both ways.
+#[test]
+fn the_device_chooses_the_tokens_of_the_host() {
+    let (engine, emulator) = engine();
+    let warm = Sampling { temperature: 0.9, seed: Some(3), ..Sampling::default() };
+    let penalized = Sampling {
+        repetition_penalty: 1.3,
+        presence_penalty: 0.5,
+        frequency_penalty: 0.2,
+        logit_bias: vec![(40, 2.5), (41, -3.0)],
+        ..warm.clone()
+    };
+    let requests = [
+        request("greedy", Sampling::default()),
+        request("drawn among few", Sampling { top_k: 40, top_p: 0.9, ..warm.clone() }),
+        request("penalized", penalized),
+        Request { logprobs: Some(2), ..request("told how likely", Sampling { min_p: 0.02, ..warm.clone() }) },
+        Request { constraint: Some(Constraint::JsonObject), ..request("in JSON", warm) },
+    ];
+    // Each step reads the choices, a token and whether it was drawn for each place, and nothing else.
+    let before = emulator.read_backs();
+    let (_, tokens) = text(engine.submit(requests[0].clone()));
+    let after = emulator.read_backs();
+    assert!(tokens > 1);
+    assert_eq!(
+        after,
+        ReadBacks { copies: before.copies + tokens, bytes: before.bytes + tokens * PARALLEL * 8 }
+    );
+    let together: Vec<_> = requests.iter().map(|request| engine.submit(request.clone())).collect();
+    let of_device: Vec<_> = together.into_iter().map(text).collect();
+    let chosen = emulator.launches("sampling_best");
+    assert!(chosen > tokens && emulator.launches("sampling_draw") > 0);
+    let alone = requests.map(|request| Request { logprobs: Some(0), ..request });
+    let of_host = alone.map(|request| text(engine.submit(request)));
+    assert_eq!(of_device, of_host);
+    assert_eq!(emulator.launches("sampling_best"), chosen, "the host had no part");
+    // What was drawn was not just the likeliest.
+    assert_ne!(of_host[0].0, of_host[1].0);
 }

@@ -1,6 +1,9 @@
 //! The thread that owns the device: it takes prepared requests, lets the scheduler choose, computes a step of all
 //! sequences that take part at once, samples, and tells each caller what is new. Nobody else touches the models' cache.
 //!
+//! Where logits lie on a device, tokens are chosen there and one integer is read back for each sequence; the logits come
+//! to the host for those answers alone that need them: with log-probabilities, or following a grammar.
+//!
 //! Pictures are embedded between steps, one block of the tower at a time, so that answers go on meanwhile.
 
 use std::{
@@ -12,7 +15,7 @@ use std::{
 };
 
 use ocellus_decoder::{Batch, KvCache, Sequence};
-use ocellus_kernels::{Tensor, rows};
+use ocellus_kernels::{Tensor, rows, sampling};
 use ocellus_vision_encoder::Encoding;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -24,7 +27,7 @@ use crate::{
     engine::Waiting,
     load::LoadCounters,
     prepare::Prepared,
-    sampler::{Choice, Sampler},
+    sampler::{Choice, DeviceSampler, Sampler, Turn},
     scheduler::{Scheduler, SchedulerLimits, SequenceId, Step},
     stop::StopMatcher,
     stop_ids::StopIds,
@@ -80,7 +83,9 @@ pub(crate) fn start(model: Arc<Model>, options: &RunnerOptions) -> Result<mpsc::
         max_prompt_tokens_beside_answers: options.prefill_chunk_beside_answers,
     };
     let (sender, jobs) = mpsc::channel();
+    let vocabulary = model.decoder.config().vocab_size;
     let mut runner = Runner {
+        device_sampler: DeviceSampler::new(options.parallel, vocabulary, &model.device)?,
         model,
         cache,
         scheduler: Scheduler::new(limits, blocks),
@@ -107,6 +112,8 @@ pub(crate) fn contained<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R,
 struct Runner {
     model: Arc<Model>,
     cache: KvCache,
+    /// `None` where the host chooses all tokens.
+    device_sampler: Option<DeviceSampler>,
     scheduler: Scheduler,
     running: HashMap<SequenceId, Active>,
     next_id: u64,
@@ -149,6 +156,16 @@ struct Active {
 struct Held {
     bytes: Vec<u8>,
     logprob: Option<TokenLogprob>,
+}
+
+/// What the last of a step's tokens gives.
+enum Next<'a> {
+    /// Nothing: the end of what is known is not reached.
+    Nothing,
+    /// `(vocab_size)`, to choose from.
+    Logits(&'a [f32]),
+    /// The device has chosen.
+    Chosen(sampling::Choice),
 }
 
 impl Runner {
@@ -207,6 +224,9 @@ impl Runner {
         let entered = span.as_ref().map(tracing::Span::enter);
         let Err(error) = contained(|| self.step(steps)) else { return };
         drop(entered);
+        if let Some(device) = &mut self.device_sampler {
+            device.release_all();
+        }
         if let [step] = steps {
             return self.fail(step.sequence, error);
         }
@@ -291,10 +311,18 @@ impl Runner {
     /// recorded: the same steps can be computed again.
     fn step(&mut self, steps: &[Step]) -> Result<(), Error> {
         let computing = Instant::now();
-        let Self { model, cache, scheduler, running, .. } = self;
+        let Self { model, cache, device_sampler, scheduler, running, .. } = self;
+        // The logits of those whose tokens the device chooses come first.
+        let there = |step: &&Step| {
+            let active = running.get(&step.sequence);
+            device_sampler.is_some() && step.samples && active.is_some_and(Active::needs_no_logits)
+        };
+        let (mut ordered, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(there);
+        let n_there = ordered.len();
+        ordered.extend(others);
         let (mut embeddings, mut positions, mut logits_for) = (Vec::new(), Vec::new(), Vec::new());
         let mut sequences = Vec::with_capacity(steps.len());
-        for step in steps {
+        for step in &ordered {
             let active = running.get_mut(&step.sequence).ok_or_else(unknown)?;
             active.begin();
             let end = step.start + step.n_tokens;
@@ -316,23 +344,51 @@ impl Runner {
         let batch =
             Batch { embeddings, positions: &positions, sequences: &sequences, logits_for: &logits_for };
         let logits = model.decoder.forward(&batch, cache).map_err(internal)?;
-        let logits =
-            if logits_for.is_empty() { Vec::new() } else { logits.to_f32_vec().map_err(internal)? };
-        let mut rows = logits.chunks_exact(model.decoder.config().vocab_size.max(1));
+        let chosen = self.choose(&logits, &ordered[..n_there])?;
+        let logits = match logits_for.len() - chosen.len() {
+            0 => Vec::new(),
+            _ if chosen.is_empty() => logits.to_f32_vec().map_err(internal)?,
+            rest => {
+                logits.narrow(0, chosen.len(), rest).and_then(|rest| rest.to_f32_vec()).map_err(internal)?
+            }
+        };
+        let mut chosen = chosen.into_iter();
+        let mut rows = logits.chunks_exact(self.model.decoder.config().vocab_size.max(1));
         let spent = computing.elapsed();
-        for step in steps {
-            let logits = if step.samples { rows.next() } else { None };
+        for step in ordered {
+            let next = if step.samples {
+                let of_host = || rows.next().map_or(Next::Nothing, Next::Logits);
+                chosen.next().map_or_else(of_host, Next::Chosen)
+            } else {
+                Next::Nothing
+            };
             // From here on a fault is this sequence's alone.
-            if let Err(error) = contained(|| self.take(step, logits, spent)) {
+            if let Err(error) = contained(|| self.take(step, next, spent)) {
                 self.fail(step.sequence, error);
             }
         }
         Ok(())
     }
 
-    /// Records that a step was computed in `spent`, and chooses the next token out of its `logits: (vocab_size)`, when
-    /// it has some.
-    fn take(&mut self, step: &Step, logits: Option<&[f32]>, spent: Duration) -> Result<(), Error> {
+    /// Has the device choose the tokens of `steps` from the first rows of `logits`. None when it can't, so that the host
+    /// has to, from now on.
+    fn choose(&mut self, logits: &Tensor, steps: &[&Step]) -> Result<Vec<sampling::Choice>, Error> {
+        let Some(device) = self.device_sampler.as_mut().filter(|_| !steps.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let turn = |step: &&Step| {
+            self.running.get(&step.sequence).map(|active| active.turn(step.sequence)).ok_or_else(unknown)
+        };
+        let turns = steps.iter().map(turn).collect::<Result<Vec<_>, _>>()?;
+        device.choose(logits, &turns).or_else(|error| {
+            tracing::warn!(%error, "the device can't choose tokens, so the host does");
+            self.device_sampler = None;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Records that a step was computed in `spent`, and takes the next token in, when it gives one.
+    fn take(&mut self, step: &Step, next: Next<'_>, spent: Duration) -> Result<(), Error> {
         let Self { model, scheduler, running, load, .. } = self;
         let active = running.get_mut(&step.sequence).ok_or_else(unknown)?;
         if active.first_token.is_none() {
@@ -340,8 +396,11 @@ impl Runner {
         }
         active.computed(step.start + step.n_tokens);
         scheduler.record(step);
-        let Some(logits) = logits else { return Ok(()) };
-        let choice = active.choose(logits)?;
+        let choice = match next {
+            Next::Nothing => return Ok(()),
+            Next::Logits(logits) => active.choose(logits)?,
+            Next::Chosen(choice) => active.sampler.settle(choice),
+        };
         // Counted here and not where answers are read: nobody reads the tokens of a caller who has left.
         load.count_token();
         active.first_token.get_or_insert_with(Instant::now);
@@ -372,6 +431,9 @@ impl Runner {
     }
 
     fn forget(&mut self, id: SequenceId) -> Option<Active> {
+        if let Some(device) = &mut self.device_sampler {
+            device.release(id);
+        }
         self.scheduler.remove(id);
         self.running.remove(&id)
     }
@@ -451,6 +513,17 @@ impl Active {
             let generated = (index - positions.tokens.len()) as u32;
             [positions.next.saturating_add(generated); 3]
         })
+    }
+
+    /// Whether the next token is all that is wanted of its logits.
+    fn needs_no_logits(&self) -> bool {
+        self.request.logprobs.is_none() && self.prepared.grammar.is_none()
+    }
+
+    /// What a device needs to choose the next token.
+    fn turn(&self, id: SequenceId) -> Turn<'_> {
+        let (prompt, answer) = self.ids.split_at(self.prepared.prompt.ids.len());
+        Turn { id, sampler: &self.sampler, prompt, answer }
     }
 
     /// Chooses the next token: among those that the answer's grammar allows, where it has one.
