@@ -26,9 +26,6 @@ const OP: &str = "linear";
 /// Features to a multiple of which a row of activations is filled up: 16 bytes.
 pub(super) const GRAIN: usize = 8;
 
-/// How many bytes of a weight are arranged on the host at a time.
-const STAGED: usize = 32 << 20;
-
 /// How weights are stored; the order is that of `Kind` in codes.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -81,12 +78,12 @@ impl CudaWeight {
             && let HostElements::Bf16(values) = part.elements()?
         {
             // As it is stored: straight from the file's pages.
-            let data = gpu.upload(bytemuck::cast_slice(values), &[rows, cols], DType::BF16)?;
+            let data = gpu.lasting(&[rows, cols], DType::BF16)?;
+            data.write_bytes(bytemuck::cast_slice(values))?;
             return Ok(Self { data, kind: Kind::Bf16, order, rows, cols });
         }
-        let mut wide = Vec::new();
-        Self::upload_rows(order, rows, cols, gpu, |row, to| {
-            layout::read_row(parts, order, row, &mut wide, to)
+        Self::upload_rows(order, rows, cols, gpu, |row, wide, to| {
+            layout::read_row(parts, order, row, wide, to)
         })
     }
 
@@ -101,36 +98,33 @@ impl CudaWeight {
         cols: usize,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
-        let mut wide = vec![0.0; cols];
-        Self::upload_rows(order, rows, cols, gpu, |row, to| {
-            packed.read_row(layout::packed_row(order, row), &mut wide)?;
-            to.convert_from_f32_slice(&wide);
+        Self::upload_rows(order, rows, cols, gpu, |row, wide, to| {
+            wide.resize(cols, 0.0);
+            packed.read_row(layout::packed_row(order, row), wide)?;
+            to.convert_from_f32_slice(wide);
             Ok(())
         })
     }
 
-    /// Uploads rows, filled up, that `read` writes one after the other.
+    /// Uploads rows, filled up, each of which `read` writes with room for it in f32; on all threads, while the device
+    /// fetches those before.
     fn upload_rows(
         order: Order,
         rows: usize,
         cols: usize,
         gpu: &Arc<Gpu>,
-        mut read: impl FnMut(usize, &mut [bf16]) -> Result<()>,
+        read: impl Fn(usize, &mut Vec<f32>, &mut [bf16]) -> Result<()> + Sync,
     ) -> Result<Self> {
         let rows = layout::arranged_rows(order, rows);
         let pitch = layout::pitch(cols);
-        let data = gpu.uninitialised(&[rows, pitch], DType::BF16)?;
-        let at_once = (STAGED / (2 * pitch.max(1))).max(1);
-        let mut staged = vec![bf16::ZERO; at_once.min(rows) * pitch];
-        for first in (0..rows).step_by(at_once) {
-            let staged = &mut staged[..at_once.min(rows - first) * pitch];
-            for (row, to) in (first..).zip(staged.chunks_exact_mut(pitch.max(1))) {
-                // What fills a row up is never written to.
-                read(row, &mut to[..cols])?;
+        let data = gpu.lasting(&[rows, pitch], DType::BF16)?;
+        let mut outcome = Ok(());
+        data.write_with(2 * pitch, &mut |start, piece| {
+            if outcome.is_ok() {
+                outcome = layout::fill_rows(start / (2 * pitch), pitch, cols, piece, &read);
             }
-            data.write_bytes(first * pitch * 2, bytemuck::cast_slice(staged))?;
-        }
-        Ok(Self { data, kind: Kind::Bf16, order, rows, cols })
+        })?;
+        outcome.map(|()| Self { data, kind: Kind::Bf16, order, rows, cols })
     }
 
     /// Quantizes the parts on the processor and uploads them.
@@ -169,15 +163,11 @@ impl CudaWeight {
         // A weight without features has no cells, and a step of none.
         let sixteen = (layout::groups(cols) * cell(kind)).max(4);
         let indices = rows.div_ceil(16);
-        let data = gpu.uninitialised(&[indices, sixteen / 4], DType::U32)?;
-        let at_once = (STAGED / sixteen).max(1);
-        let mut staged = vec![0; at_once.min(indices) * sixteen];
-        for first in (0..indices).step_by(at_once) {
-            let staged = &mut staged[..at_once.min(indices - first) * sixteen];
-            staged.fill(0);
-            layout::write_all_cells(packed, order, kind, first, sixteen, staged);
-            data.write_bytes(first * sixteen, staged)?;
-        }
+        let data = gpu.lasting(&[indices, sixteen / 4], DType::U32)?;
+        data.write_with(sixteen, &mut |start, piece| {
+            piece.fill(0);
+            layout::write_all_cells(packed, order, kind, start / sixteen, sixteen, piece);
+        })?;
         Ok(Self { data, kind, order, rows, cols })
     }
 
@@ -197,7 +187,6 @@ impl CudaWeight {
     }
 
     /// The stored numbers, for kernels that read rows: bf16 `(rows, pitch)`, or cells as codes.cuh describes them.
-    #[allow(dead_code)]
     pub(crate) fn data(&self) -> (&CudaTensor, Kind) {
         (&self.data, self.kind)
     }

@@ -87,7 +87,7 @@ struct Tables {
 impl CudaSampler {
     pub(super) fn new(gpu: &Arc<Gpu>, slots: usize, vocabulary: usize) -> Result<Self> {
         let words = vocabulary.div_ceil(32);
-        let room = |each: usize| gpu.allocate(slots * each);
+        let room = |each: usize| gpu.allocate_lasting(slots * each);
         let sampler = Self {
             slots,
             vocabulary,
@@ -99,7 +99,7 @@ impl CudaSampler {
             biases: room(vocabulary * 4)?,
             seen: room(vocabulary * 2)?,
             allowed: room(words * 4)?,
-            chosen: gpu.uninitialised(&[2, slots], DType::U32)?,
+            chosen: gpu.lasting(&[2, slots], DType::U32)?,
         };
         sampler.states.fill(0)?;
         sampler.bins.fill(0)?;
