@@ -108,6 +108,11 @@ impl Device {
         self.gpu().is_some()
     }
 
+    /// Whether pictures are embedded faster together than one after another: on the host each is enough for all cores.
+    pub fn gains_by_batches(&self) -> bool {
+        self.gpu().is_some()
+    }
+
     /// Bytes of the device's own memory that are free; `None` where tensors lie in the host's.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use half::{bf16, slice::HalfFloatSliceExt};
 
-use self::select::{Problem, cell};
-use super::{Order, Scheme, bf16::PackedBf16, product::Source, quantized::PackedInt};
+use self::select::Problem;
+use super::{Format, Order, Scheme, bf16::PackedBf16, product::Source, quantized::PackedInt};
 use crate::{
     DType, HostElements, HostMatrix, Result,
     cuda::{Argument, CudaTensor, Failure, Gpu, Launch, Tiles},
@@ -37,6 +37,26 @@ pub(crate) enum Kind {
     Int4,
     /// The same with zero points.
     Int4Zero,
+}
+
+impl Kind {
+    fn of(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Int8 => Self::Int8,
+            Scheme::Int4Symmetric => Self::Int4,
+            Scheme::Int4Asymmetric => Self::Int4Zero,
+        }
+    }
+}
+
+/// Bytes of a weight of `rows` arranged rows and `cols` features.
+pub(super) fn bytes(rows: usize, cols: usize, format: Format) -> usize {
+    match format {
+        Format::Exact | Format::Bf16 => layout::pitch(cols).saturating_mul(2).saturating_mul(rows),
+        Format::Quantized(scheme) => {
+            layout::sixteen_rows(cols, Kind::of(scheme)).saturating_mul(rows.div_ceil(16))
+        }
+    }
 }
 
 /// What happens to finished sums; the numbers are those of `Finish` in product.cuh.
@@ -154,14 +174,9 @@ impl CudaWeight {
         cols: usize,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
-        let kind = match packed.scheme() {
-            Scheme::Int8 => Kind::Int8,
-            Scheme::Int4Symmetric => Kind::Int4,
-            Scheme::Int4Asymmetric => Kind::Int4Zero,
-        };
+        let kind = Kind::of(packed.scheme());
         let rows = layout::arranged_rows(order, rows);
-        // A weight without features has no cells, and a step of none.
-        let sixteen = (layout::groups(cols) * cell(kind)).max(4);
+        let sixteen = layout::sixteen_rows(cols, kind);
         let indices = rows.div_ceil(16);
         let data = gpu.lasting(&[indices, sixteen / 4], DType::U32)?;
         data.write_with(sixteen, &mut |start, piece| {

@@ -84,6 +84,13 @@ struct Tables {
     unused: u32,
 }
 
+/// Bytes of a [`CudaSampler`].
+pub(super) fn bytes(slots: usize, vocabulary: usize) -> usize {
+    let rows = size_of::<Request>() + STATE + BINS * 16 + MEMBERS * 16 + 2 * size_of::<u32>();
+    let tables = vocabulary.div_ceil(CHUNK) * 8 + vocabulary * (4 + 2) + vocabulary.div_ceil(32) * 4;
+    slots.saturating_mul(rows + tables)
+}
+
 impl CudaSampler {
     pub(super) fn new(gpu: &Arc<Gpu>, slots: usize, vocabulary: usize) -> Result<Self> {
         let words = vocabulary.div_ceil(32);

@@ -69,6 +69,9 @@ pub struct Options {
     pub prefill_chunk: usize,
     /// The same while answers are being written, which wait as long for their next token.
     pub prefill_chunk_beside_answers: usize,
+    /// Tokens of pictures, of one request or of several, that are embedded together; a larger picture is embedded alone.
+    /// `None`: as many as the largest picture has where the device gains by it, else each picture alone.
+    pub picture_batch: Option<usize>,
 }
 
 impl Default for Options {
@@ -82,6 +85,7 @@ impl Default for Options {
             parallel: 8,
             prefill_chunk: 1024,
             prefill_chunk_beside_answers: 128,
+            picture_batch: None,
         }
     }
 }
@@ -137,8 +141,7 @@ impl Engine {
     pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
         let device = Device::open(&options.device)?;
         if let Some(free) = device.free_memory()? {
-            let (plan, context) =
-                model::plan(source, options.formats, options.context_tokens, options.prefill_chunk.max(1))?;
+            let (plan, context) = model::plan(source, options)?;
             if plan.total() > free {
                 return Err(LoadError::NoRoom { plan, free, advice: plan.advice(free, context) });
             }
@@ -177,6 +180,10 @@ impl Engine {
             prefill_chunk_beside_answers: options.prefill_chunk_beside_answers.max(1),
             // Sums in f32 are cut by their size, so what is computed beside a request would show in its last digits.
             parallel: if model.formats.decoder == WeightFormat::F32 { 1 } else { options.parallel.max(1) },
+            picture_batch: options.picture_batch.unwrap_or(match model.device.gains_by_batches() {
+                true => model::LARGEST_PICTURE_TOKENS,
+                false => 0,
+            }),
             queue_limit: options.queue_limit,
             load: Arc::new(LoadCounters::new(wanted.div_ceil(BLOCK_SIZE))),
         };

@@ -1,16 +1,16 @@
 //! What a model will need of a device that has memory of its own, known before anything is loaded: a function of sizes.
 //!
-//! The numbers are upper bounds of what the operations ask for at one time, not measurements.
+//! Weights, cache and the sampler's tables are exact. Activations are upper bounds of what the operations ask for at one
+//! time.
 
 use std::fmt;
 
 use ocellus_decoder::Config as Decoder;
+use ocellus_kernels::{linear, sampling::Sampler};
 use ocellus_vision_encoder::Config as Tower;
 
 use crate::WeightFormat;
 
-/// Rows of weights are filled up to whole multiples of this many features.
-const FEATURES: usize = 64;
 /// Bytes of an f32, and of a bf16.
 const WIDE: usize = 4;
 const NARROW: usize = 2;
@@ -32,8 +32,10 @@ pub struct Sizes<'a> {
     pub context_tokens: usize,
     /// Prompt tokens that are computed at a time.
     pub chunk_tokens: usize,
-    /// Tokens of the largest picture.
+    /// Tokens of the largest picture, or of those that are embedded together.
     pub picture_tokens: usize,
+    /// Sequences that are computed side by side.
+    pub sequences: usize,
 }
 
 /// Bytes by what they are for.
@@ -43,10 +45,14 @@ pub struct MemoryPlan {
     pub weights: usize,
     /// Keys and values of all tokens.
     pub cache: usize,
+    /// Embedded pictures that wait until their prompts are computed: all tokens at most.
+    pub embedded: usize,
     /// Activations of one chunk of a prompt.
     pub activations: usize,
     /// Activations of the largest picture.
     pub picture: usize,
+    /// What choosing tokens takes, logits included.
+    pub choices: usize,
     /// Room that is lost to rounding, and the driver's own.
     pub spare: usize,
 }
@@ -59,23 +65,27 @@ impl MemoryPlan {
         Self {
             weights,
             cache: cache(sizes.decoder, sizes.context_tokens),
+            embedded: sizes.context_tokens.saturating_mul(WIDE * sizes.tower.out_hidden_size),
             activations: chunk(sizes.decoder, sizes.chunk_tokens),
             picture: picture(sizes.tower, sizes.picture_tokens),
+            choices: choices(sizes.decoder.vocab_size, sizes.sequences),
             spare: SPARE_BYTES,
         }
     }
 
     /// All of it. Prompts and pictures are not computed at the same time, so the larger of the two counts.
     pub fn total(&self) -> usize {
-        [self.weights, self.cache, self.activations.max(self.picture), self.spare]
+        let at_work = self.activations.max(self.picture);
+        [self.weights, self.cache, self.embedded, at_work, self.choices, self.spare]
             .into_iter()
             .fold(0, usize::saturating_add)
     }
 
     /// What to change so that it fits in `free` bytes: a shorter context where that is enough, else narrower weights.
     pub fn advice(&self, free: usize, context_tokens: usize) -> String {
-        let rest = self.total() - self.cache;
-        let per_token = self.cache / context_tokens.max(1);
+        let of_context = self.cache.saturating_add(self.embedded);
+        let rest = self.total().saturating_sub(of_context);
+        let per_token = of_context / context_tokens.max(1);
         let fitting = free.saturating_sub(rest) / per_token.max(1);
         // Fewer are of little use.
         if fitting >= 1024 {
@@ -90,12 +100,15 @@ impl fmt::Display for MemoryPlan {
         let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
         write!(
             f,
-            "{:.2} GiB: weights {:.2}, cache {:.2}, the larger of a prompt's chunk {:.2} and a picture {:.2}, spare {:.2}",
+            "{:.2} GiB: weights {:.2}, cache {:.2}, embedded pictures {:.2}, the larger of a prompt's chunk {:.2} and a \
+             picture {:.2}, choosing tokens {:.2}, spare {:.2}",
             gib(self.total()),
             gib(self.weights),
             gib(self.cache),
+            gib(self.embedded),
             gib(self.activations),
             gib(self.picture),
+            gib(self.choices),
             gib(self.spare)
         )
     }
@@ -103,14 +116,14 @@ impl fmt::Display for MemoryPlan {
 
 /// Bytes of a matrix `(rows, features)`.
 fn matrix(rows: usize, features: usize, format: WeightFormat) -> usize {
-    let weights = rows.saturating_mul(features.next_multiple_of(FEATURES));
-    // Groups of 32 integers have a scale, and those of 4 bits an offset.
-    let bits = match format {
-        WeightFormat::Auto | WeightFormat::F32 | WeightFormat::Bf16 => 16,
-        WeightFormat::Int8 => 9,
-        WeightFormat::Int4 => 5,
-    };
-    (weights / 8).saturating_mul(bits)
+    // What is stored in f32 is refused by devices with memory of their own.
+    let format = if format.layers() == linear::Format::Exact { WeightFormat::Bf16 } else { format };
+    linear::device_bytes(rows, features, format.layers())
+}
+
+/// Bytes of the two matrices of a gate, which alternate by groups of eight rows.
+fn gate_up(rows: usize, features: usize, format: WeightFormat) -> usize {
+    matrix(2 * rows.next_multiple_of(8), features, format)
 }
 
 fn decoder_weights(config: &Decoder, format: WeightFormat) -> usize {
@@ -120,7 +133,7 @@ fn decoder_weights(config: &Decoder, format: WeightFormat) -> usize {
     let queries = num_attention_heads * head_dim;
     let layer = matrix(queries + 2 * num_key_value_heads * head_dim, hidden_size, format)
         + matrix(hidden_size, queries, format)
-        + matrix(2 * intermediate_size, hidden_size, format)
+        + gate_up(intermediate_size, hidden_size, format)
         + matrix(hidden_size, intermediate_size, format);
     // The table of embeddings and the output layer never have 4 bits.
     let of_vocabulary = if format == WeightFormat::Int4 { WeightFormat::Int8 } else { format };
@@ -131,7 +144,7 @@ fn decoder_weights(config: &Decoder, format: WeightFormat) -> usize {
 fn tower_weights(config: &Tower, format: WeightFormat) -> usize {
     let &Tower { hidden_size, intermediate_size, out_hidden_size, ref geometry, .. } = config;
     let block = matrix(4 * hidden_size, hidden_size, format)
-        + matrix(2 * intermediate_size, hidden_size, format)
+        + gate_up(intermediate_size, hidden_size, format)
         + matrix(hidden_size, intermediate_size, format);
     let merged = hidden_size * geometry.merge_size.pow(2);
     block * config.depth
@@ -145,13 +158,19 @@ fn cache(config: &Decoder, tokens: usize) -> usize {
 }
 
 /// The residual twice in f32, what is normalised, queries with keys and values before and after the rotation, what
-/// attention gives, what is between the feed-forward's products; and logits of a few rows.
+/// attention gives, and what is between the feed-forward's products.
 fn chunk(config: &Decoder, tokens: usize) -> usize {
     let queries = config.num_attention_heads * config.head_dim;
     let qkv = queries + 2 * config.num_key_value_heads * config.head_dim;
     let features = 2 * config.hidden_size + qkv + 2 * queries + config.intermediate_size;
     let token = 2 * WIDE * config.hidden_size + NARROW * features + 2 * WIDE * config.head_dim;
-    token.saturating_mul(tokens).saturating_add(16 * WIDE * config.vocab_size)
+    token.saturating_mul(tokens)
+}
+
+/// Logits as the last product gives them and as they are kept, and the sampler's tables.
+fn choices(vocabulary: usize, sequences: usize) -> usize {
+    let logits = sequences.saturating_mul(2 * WIDE * vocabulary);
+    logits.saturating_add(Sampler::device_bytes(sequences, vocabulary))
 }
 
 /// As [`chunk`], for all patches of a picture, whose pixels come as f32 and are rounded.
@@ -186,6 +205,7 @@ mod tests {
             context_tokens,
             chunk_tokens: 1024,
             picture_tokens: 16_384,
+            sequences: 8,
         })
     }
 
@@ -199,7 +219,7 @@ mod tests {
         let (int8, int4) =
             (plan("7b", WeightFormat::Int8, 1).weights, plan("7b", WeightFormat::Int4, 1).weights);
         assert!(
-            (8e9..11e9).contains(&(int8 as f64)) && (5e9..7e9).contains(&(int4 as f64)),
+            (8e9..10e9).contains(&(int8 as f64)) && (5e9..7e9).contains(&(int4 as f64)),
             "{int8}, {int4}"
         );
     }
@@ -215,8 +235,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_names_its_fix() {
         let plan = plan("7b", WeightFormat::Bf16, 32_768);
-        let without_cache = plan.total() - plan.cache;
-        let advice = plan.advice(without_cache + 57_344 * 5000, 32_768);
+        let without = plan.total() - plan.cache - plan.embedded;
+        // Each token has 14,336 bytes more while its picture is embedded.
+        let advice = plan.advice(without + (57_344 + 14_336) * 5000, 32_768);
         assert_eq!(advice, "--context 4864 would fit");
         assert!(plan.advice(8 << 30, 32_768).contains("int4"));
         assert!(plan.to_string().contains("weights 15."), "{plan}");

@@ -15,8 +15,10 @@ use ocellus_weights::{
 };
 
 use crate::{
-    LoadError, MemoryPlan, PadTokens, Sampling, Sizes, Tokenizer, WeightFormat, constraint::Grammars,
-    engine::DEFAULT_CONTEXT_TOKENS, template,
+    LoadError, MemoryPlan, PadTokens, Sampling, Sizes, Tokenizer, WeightFormat,
+    constraint::Grammars,
+    engine::{DEFAULT_CONTEXT_TOKENS, Options},
+    template,
 };
 
 /// Everything that was loaded from one checkpoint.
@@ -209,16 +211,13 @@ impl Model {
     }
 }
 
-/// Side of the square of pixels that one token of the official models stands for.
-const TOKEN_SIDE: usize = 28;
+/// Tokens of the largest picture that is taken, of which each stands for 28 x 28 pixels in the official models. No more
+/// are embedded at a time where pictures go together.
+pub(crate) const LARGEST_PICTURE_TOKENS: usize = PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels / (28 * 28);
 
 /// What the checkpoint will need, from its configuration and the headers of its files; nothing is loaded.
-pub(crate) fn plan(
-    source: &Source,
-    formats: Formats,
-    context_tokens: Option<usize>,
-    chunk_tokens: usize,
-) -> Result<(MemoryPlan, usize), LoadError> {
+pub(crate) fn plan(source: &Source, options: &Options) -> Result<(MemoryPlan, usize), LoadError> {
+    let &Options { formats, context_tokens, prefill_chunk, parallel, picture_batch, .. } = options;
     let fields = required(source, "config.json")?;
     let tower = config::Config::from_fields(&fields)?;
     let decoder = ocellus_decoder::Config::from_fields(&fields)?;
@@ -227,15 +226,15 @@ pub(crate) fn plan(
     let tower_format = formats.tower.unwrap_or(decoder_format.of_tower()).resolve(&checkpoint);
     let context_tokens =
         context_tokens.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(decoder.max_position_embeddings));
-    let picture_tokens = PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels / TOKEN_SIDE.pow(2);
     let sizes = Sizes {
         decoder: &decoder,
         tower: &tower,
         decoder_format,
         tower_format,
         context_tokens,
-        chunk_tokens,
-        picture_tokens,
+        chunk_tokens: prefill_chunk.max(1),
+        picture_tokens: LARGEST_PICTURE_TOKENS.max(picture_batch.unwrap_or(0)),
+        sequences: parallel.max(1),
     };
     Ok((MemoryPlan::new(&sizes), context_tokens))
 }

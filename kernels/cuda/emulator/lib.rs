@@ -112,6 +112,11 @@ impl Emulator {
         self.launched.lock().unwrap_or_else(PoisonError::into_inner).get(kernel).copied().unwrap_or(0)
     }
 
+    /// The most bytes of its memory that were in use at one time since the last call.
+    pub fn take_most_used(&self) -> usize {
+        self.heap().take_most_used()
+    }
+
     /// What was copied to the host so far.
     pub fn read_backs(&self) -> ReadBacks {
         *self.read_backs.lock().unwrap_or_else(PoisonError::into_inner)

@@ -212,9 +212,10 @@ pub(super) fn pitch(cols: usize) -> usize {
     cols.next_multiple_of(BLOCK)
 }
 
-/// Cells side by side.
-pub(super) fn groups(cols: usize) -> usize {
-    pitch(cols) / GROUP
+/// Bytes of sixteen rows in cells, which lie side by side.
+pub(super) fn sixteen_rows(cols: usize, kind: Kind) -> usize {
+    // A weight without features has no cells, and a step of none.
+    (pitch(cols) / GROUP * cell(kind)).max(4)
 }
 
 #[cfg(test)]
