@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, Result,
     cuda::{Driver, Failure, Gpu, Nvidia},
+    peak,
 };
 
 /// How exact the arithmetic between weights is.
@@ -111,6 +112,14 @@ impl Device {
     /// Whether pictures are embedded faster together than one after another: on the host each is enough for all cores.
     pub fn gains_by_batches(&self) -> bool {
         self.gpu().is_some()
+    }
+
+    /// Bytes of the last cache before the memory that tensors lie in; `None` where nobody tells.
+    pub fn cache_bytes(&self) -> Option<usize> {
+        match self.gpu() {
+            Some(gpu) => Some(gpu.driver().facts().cache_bytes as usize).filter(|&bytes| bytes > 0),
+            None => peak::last_level_cache_bytes(),
+        }
     }
 
     /// Bytes of the device's own memory that are free; `None` where tensors lie in the host's.
