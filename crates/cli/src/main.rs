@@ -10,9 +10,11 @@ mod bench;
 mod count;
 mod doctor;
 mod embedded;
+mod find;
 mod log;
 mod memory;
 mod model;
+mod pull;
 mod quantize;
 mod sample_call;
 mod self_test;
@@ -38,6 +40,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Ask one question about pictures, and read the answer here.
     Ask(ask::Arguments),
+    /// Fetch a checkpoint from a hub into the cache, or what is newer of it.
+    Pull(pull::Arguments),
     /// Pack a checkpoint's weights once, so that later starts only read them.
     Quantize(quantize::Arguments),
     /// Count the tokens that pictures take.
@@ -91,6 +95,7 @@ fn run() -> Result<(), Failure> {
             log::start(log::LogFormat::Text);
             typed.apply()
         }
+        Command::Pull(typed) => typed.apply(),
         Command::Count(typed) => typed.apply(),
         Command::Bench(typed) => typed.apply(),
         Command::Doctor(typed) => typed.apply(),

@@ -63,7 +63,8 @@ pub(crate) struct Arguments {
     /// Let requests name files below this folder, as file:///…
     #[arg(long, value_name = "DIR")]
     media_root: Option<PathBuf>,
-    /// Use no network but the connections of clients: nothing is fetched, whatever --media-fetch says.
+    /// Use no network but the connections of clients: nothing is fetched, whatever --media-fetch says, and a model only
+    /// read from a folder or the cache.
     #[arg(long)]
     offline: bool,
     /// Whose sampling defaults hold for requests that name none: the checkpoint's own, or the hosted service's.
@@ -123,6 +124,8 @@ pub(crate) struct Serve {
     bind: Bind,
     settings: Settings,
     serving: Serving,
+    /// No network but the connections of clients.
+    offline: bool,
 }
 
 impl Arguments {
@@ -132,6 +135,7 @@ impl Arguments {
 
     pub(crate) fn parse(self) -> Result<Serve, Failure> {
         let usage = |message: &str| Err(Failure::Usage(message.to_owned()));
+        let other_names = if self.model_name.is_none() { self.model.other_names() } else { Vec::new() };
         let name = self.model_name.unwrap_or_else(|| self.model.name());
         if name.is_empty() || self.alias.iter().any(String::is_empty) {
             return usage("a model's name must not be empty");
@@ -158,7 +162,7 @@ impl Arguments {
         let names = ModelNames::own(name.clone());
         let names = if self.no_hosted_names { names } else { names.with_hosted_names() };
         let settings = Settings {
-            names: self.alias.into_iter().fold(names, ModelNames::with_alias),
+            names: self.alias.into_iter().chain(other_names).fold(names, ModelNames::with_alias),
             keys: Keys::new(self.api_key.iter().map(String::as_str)),
             media_fetch,
             media_root,
@@ -177,7 +181,7 @@ impl Arguments {
             drain: Duration::from_secs(self.drain_timeout),
             connections: ConnectionLimits { open: self.max_connections, ..ConnectionLimits::default() },
         };
-        Ok(Serve { model: self.model, name, bind, settings, serving })
+        Ok(Serve { model: self.model, name, bind, settings, serving, offline: self.offline })
     }
 }
 
@@ -191,13 +195,13 @@ impl Serve {
         let address = listener.local_addr()?;
         let with_key = !self.settings.keys.is_empty();
         let (router, opening) = starting();
-        let Self { model, name, settings, serving, .. } = self;
+        let Self { model, name, settings, serving, offline, .. } = self;
 
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let served = runtime.block_on(async {
             let stop = stop_signal(serving.drain)?;
             let mut serving = tokio::spawn(serve(listener, router, serving, stop));
-            let mut loading = tokio::task::spawn_blocking(move || model.load());
+            let mut loading = tokio::task::spawn_blocking(move || model.load(offline.then_some("--offline")));
             let engine = tokio::select! {
                 // Stopped, or no longer able to accept connections, before there was a model.
                 served = &mut serving => return Ok(served??),

@@ -18,7 +18,8 @@ use ocellus_weights::Source;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Error, Event, Formats, Load, LoadError, Model, Part, Progress, Request, Sampling, Started, WeightFormat,
+    Error, Event, Formats, Load, LoadError, Model, Part, Place, Progress, Request, Sampling, Started,
+    WeightFormat,
     load::LoadCounters,
     model,
     prepare::{Bounds, Prepared},
@@ -58,6 +59,8 @@ pub struct Options {
     /// Tokens that prompt and answer of all running requests may have together. `None` takes what the model was
     /// made for, up to 32768.
     pub context_tokens: Option<usize>,
+    /// Bytes of the host's memory that may be taken, where no device has its own. `None`: nobody looks.
+    pub host_memory: Option<usize>,
     /// What decoding a picture may cost.
     pub media_budget: Budget,
     /// Requests that may wait before further ones are refused.
@@ -77,6 +80,7 @@ impl Default for Options {
             device: "auto".to_owned(),
             formats: Formats::default(),
             context_tokens: None,
+            host_memory: None,
             media_budget: Budget::default(),
             queue_limit: 64,
             parallel: 8,
@@ -136,13 +140,13 @@ impl Engine {
     /// [`LoadError`] naming what is missing, broken or contradictory, and where.
     pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
         let device = Device::open(&options.device)?;
-        if let Some(free) = device.free_memory()? {
-            let (plan, context) =
-                model::plan(source, options.formats, options.context_tokens, options.prefill_chunk.max(1))?;
-            if plan.total() > free {
-                return Err(LoadError::NoRoom { plan, free, advice: plan.advice(free, context) });
-            }
-            progress(Progress::Planned(plan));
+        let memory = match device.free_memory()? {
+            Some(free) => Some((free, Place::Device)),
+            None => options.host_memory.map(|free| (free, Place::Host)),
+        };
+        if let Some((free, place)) = memory {
+            let plan = model::plan(source, options, place, free)?;
+            progress(Progress::Planned { plan, free, place });
         }
         let model = Model::load_as(source, options.formats, &device, progress)?;
         Self::start(model, options)

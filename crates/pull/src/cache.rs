@@ -15,6 +15,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::{
@@ -88,7 +89,7 @@ impl Repository {
 
     /// What has arrived of a content; of this process alone where there are no locks.
     pub(crate) fn part(&self, checksum: &Checksum, alone: bool) -> PathBuf {
-        let process = if alone { format!(".{:08x}", std::process::id()) } else { String::new() };
+        let process = if alone { format!(".{}", unique()) } else { String::new() };
         self.folder.join("blobs").join(format!("{checksum}{process}.incomplete"))
     }
 
@@ -151,7 +152,7 @@ impl Repository {
     pub(crate) fn link(&self, commit: &str, file: &RemoteFile, fresh: bool) -> Result<(), Error> {
         let pointer = self.snapshot(commit).join(&file.name);
         let blob = self.blob(&file.checksum);
-        let partial = pointer.with_file_name(format!(".{}.{:08x}.tmp", file.name, std::process::id()));
+        let partial = pointer.with_file_name(format!(".{}.{}.tmp", file.name, unique()));
         let linked = || -> io::Result<()> {
             if self.links {
                 let _ = fs::remove_file(&partial);
@@ -188,7 +189,7 @@ impl Repository {
                 fs::create_dir_all(folder)?;
             }
             let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{:08x}.tmp", std::process::id()));
+            name.push(format!(".{}.tmp", unique()));
             let partial = path.with_file_name(name);
             File::create(&partial)?.write_all(commit.as_bytes())?;
             fs::rename(&partial, &path)
@@ -199,6 +200,12 @@ impl Repository {
     fn reference_path(&self, revision: &str) -> PathBuf {
         self.folder.join("refs").join(revision)
     }
+}
+
+/// Part of a name that no other file has: of this process, and of this call.
+fn unique() -> String {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    format!("{:08x}-{:x}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }
 
 fn has_size(path: &Path, size: u64) -> bool {
