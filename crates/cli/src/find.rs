@@ -75,7 +75,9 @@ impl Meant {
         let options = Options { progress: display.clone().listener(), ..Options::default() };
         let pulled = pull(name, &settings, &options);
         display.finish();
-        Ok(pulled.with_context(|| format!("fetching {name}"))?.folder)
+        Ok(pulled
+            .with_context(|| format!("no folder is called {}; as a repository", name.repository()))?
+            .folder)
     }
 }
 

@@ -212,7 +212,8 @@ impl Display {
                 return;
             }
             Event::Received(more) => {
-                state.here = state.here.saturating_add(more);
+                // What another process has fetched meanwhile may be counted twice.
+                state.here = state.here.saturating_add(more).min(state.all);
                 state.received = state.received.saturating_add(more);
             }
             Event::Discarded(less) => state.here = state.here.saturating_sub(less),

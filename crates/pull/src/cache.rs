@@ -5,6 +5,7 @@
 //!                             blobs/<checksum>.incomplete  what has arrived so far
 //!                             snapshots/<commit>/<file>    links to ../../blobs/<checksum>
 //!                             refs/<revision>              the commit that a branch or tag was last seen at
+//!                             trees/<commit>.json          what Python knows of a commit's files; only read here
 //! <cache>/.locks/models--owner--name/<checksum>.lock       who has it writes the content
 //! ```
 //!
@@ -70,9 +71,14 @@ impl Repository {
             Some(index) => choice::shards(&index).is_ok_and(|shards| shards.iter().all(|shard| there(shard))),
             None => there(SINGLE),
         };
-        // A snapshot of another program's may have been left in any order.
+        // Python leaves files in any order, but also a listing that tells what is to come.
         let small = there(CONFIG) && (there("tokenizer.json") || there("vocab.json"));
-        (weights && small).then_some(Snapshot { folder, commit })
+        let listed = read_text(&self.folder.join("trees").join(format!("{commit}.json")));
+        let listed: serde_json::Value =
+            listed.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let names = listed["files"].as_object().into_iter().flatten().map(|(name, _)| name);
+        let complete = names.filter(|name| choice::is_small(name)).all(|name| folder.join(name).is_file());
+        (weights && small && complete).then_some(Snapshot { folder, commit })
     }
 
     pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
@@ -280,6 +286,14 @@ mod tests {
         assert_eq!(repository.whole("main"), Some(snapshot.clone()));
         assert_eq!(repository.whole(COMMIT), Some(snapshot));
         assert_eq!(repository.whole("other"), None);
+        // Python's listing names a file that is not there yet.
+        let trees = folder.path().join("models--a--b/trees");
+        fs::create_dir_all(&trees).unwrap();
+        let listing = trees.join(format!("{COMMIT}.json"));
+        fs::write(&listing, r#"{"files": {"README.md": {}, "generation_config.json": {}}}"#).unwrap();
+        assert_eq!(repository.whole("main"), None);
+        fs::write(&listing, r#"{"files": {"README.md": {}, "config.json": {}}}"#).unwrap();
+        assert!(repository.whole("main").is_some());
         // A link whose content is gone.
         fs::remove_file(repository.blob(&last.checksum)).unwrap();
         assert_eq!(repository.whole("main"), None);

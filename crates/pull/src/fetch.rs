@@ -81,6 +81,7 @@ impl Job {
     /// Adds to the part until it has the file's size, and gives its checksum.
     async fn complete(&self, part: &mut Part, file: &RemoteFile) -> Result<String, Error> {
         if part.length > file.size {
+            self.event(Event::Discarded(file.size));
             part.clear()?;
         }
         let mut hasher = file.checksum.hasher(file.size);

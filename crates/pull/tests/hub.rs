@@ -19,7 +19,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use ocellus_pull::{Clock, Error, Event, Options, RepositoryName, Settings, Snapshot, cached, plan, pull};
 use sha1::Digest;
 
@@ -187,11 +187,14 @@ impl Hub {
         let content = content.split_off(offset.unwrap_or(0));
         let cut = behaviour.cut.unwrap_or(usize::MAX).min(content.len());
         *self.sent.lock().unwrap() += cut;
-        let mut pieces = vec![Ok(Bytes::copy_from_slice(&content[..cut]))];
-        if cut < content.len() {
-            pieces.push(Err(std::io::Error::other("cut")));
-        }
-        let body = Body::from_stream(stream::iter(pieces));
+        let first = Bytes::copy_from_slice(&content[..cut]);
+        let is_cut = cut < content.len();
+        let end = stream::once(async move {
+            // Bytes are on their way only when the body pauses.
+            tokio::task::yield_now().await;
+            if is_cut { Err(std::io::Error::other("cut")) } else { Ok(Bytes::new()) }
+        });
+        let body = Body::from_stream(stream::once(async { Ok(first) }).chain(end));
         let length = (header::CONTENT_LENGTH, content.len().to_string());
         match offset {
             Some(offset) => {
