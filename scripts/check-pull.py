@@ -32,7 +32,7 @@ OTHERS = {"README.md": b"# Nano\n", "modeling_nano.py": b"import os\n", "pytorch
 TOKEN = "hf_" + "Secret" * 5
 MIB = 1 << 20
 # Of each file that is on its way when a process is killed, what lies in the system's buffers and in the process's own.
-SLACK = 256 << 10
+SLACK = 128 << 10
 PARALLEL = 4
 
 
@@ -191,6 +191,37 @@ class Check:
         )
         memory = [line for line in error.splitlines() if line.startswith("memory: ")]
         self.line(f"memory before loading: {memory[0] if memory else None}", [not memory and "not said"])
+
+    def too_large(self):
+        """The dimensions of the largest published model, with weights that are a hole in a file."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if memory > 140 << 30:
+            print("skip  a model that is too large: this machine has room for all of them", flush=True)
+            return
+        config = (NANO.parent / "72b" / "config.json").read_bytes()
+        folder = self.cache("large")
+        folder.mkdir()
+        size = 146_821_554_688
+        header = json.dumps({"w": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()
+        header += b" " * (-len(header) % 8)
+        (folder / "config.json").write_bytes(config)
+        with (folder / "model.safetensors").open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            file.truncate(8 + len(header) + size)
+        status, output, error = self.run(self.cache("none"), "serve", "--port", "0", "--model", str(folder))
+        self.line(
+            f"a model that is too large: {error.splitlines()[-1]}",
+            [status != 1 and f"exit status {status}", "the model needs 1" not in error and "not refused", "free: " not in error and "no advice"],
+        )
+        repository = Repository()
+        repository.commit({**self.files, "config.json": config})
+        self.hub.repositories["ocellus-check/large"] = repository
+        status, output, error = self.run(self.cache("none"), "serve", "--port", "0", "--model", "ocellus-check/large")
+        moved, _, _ = self.hub.take()
+        self.line(
+            f"and from the hub, before its weights come ({moved:,} bytes moved): {error.splitlines()[-1]}",
+            [status != 1 and f"exit status {status}", "the model needs 1" not in error and "not refused", moved > MIB and "moved bytes in vain"],
+        )
 
     def kills_and_resumes(self):
         cache = self.cache("killed")
@@ -480,6 +511,7 @@ def main():
     for part in [
         check.cold_and_again,
         check.answers,
+        check.too_large,
         check.kills_and_resumes,
         check.corrupted,
         check.full_disk,

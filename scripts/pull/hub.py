@@ -241,8 +241,12 @@ class Store(Handler):
         refused = self.heard()
         if refused:
             return self.answer(*refused)
-        owner, name, commit, path = urllib.parse.urlsplit(self.path).path[1:].split("/", 3)
-        entry = self.hub.repositories[f"{owner}/{name}"].commits[commit][urllib.parse.unquote(path)]
+        steps = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)[1:].split("/", 3)
+        repository = self.hub.repositories.get("/".join(steps[:2]))
+        entry = repository and len(steps) == 4 and repository.commits.get(steps[2], {}).get(steps[3])
+        if not entry:
+            # As any web server that is no hub.
+            return self.answer(200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><title>Welcome</title>")
         self.content(entry, {"ETag": f'"{entry["etag"]}"', "Accept-Ranges": "bytes"})
 
     do_HEAD = do_GET

@@ -263,7 +263,7 @@ impl ModelArguments {
     /// The checkpoint's folder; that of a random model is written first.
     fn folder(&self, progress: &Progress<'_>) -> anyhow::Result<PathBuf> {
         match (&self.model, &self.random) {
-            (Some(model), _) => Meant::new(model)?.folder(None),
+            (Some(model), _) => Meant::new(model)?.folder(None, None),
             (None, Some(preset)) => {
                 let random = RandomModel { preset: preset.clone(), layers: self.layers, blocks: self.blocks };
                 random.write(self.cache.as_deref().unwrap_or(&default_cache()), progress)

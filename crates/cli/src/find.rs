@@ -7,10 +7,11 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, anyhow, bail};
-use ocellus_pull::{Options, RepositoryName, Settings, Snapshot, cached, pull};
+use ocellus_pull::{BeforeWeights, Error, Options, RepositoryName, Settings, Snapshot, cached, pull};
 
 use crate::pull::Display;
 
@@ -57,8 +58,13 @@ impl Meant {
         }
     }
 
-    /// The folder with the files. What is in no cache is fetched, unless `forbidden` says what forbids that.
-    pub(crate) fn folder(&self, forbidden: Option<&str>) -> anyhow::Result<PathBuf> {
+    /// The folder with the files. What is in no cache is fetched, unless `forbidden` says what forbids that, or
+    /// `before_weights` finds that it is of no use here.
+    pub(crate) fn folder(
+        &self,
+        forbidden: Option<&str>,
+        before_weights: Option<Arc<BeforeWeights>>,
+    ) -> anyhow::Result<PathBuf> {
         let name = match self {
             Self::Folder(folder) => return Ok(folder.clone()),
             Self::Repository(name) => name,
@@ -72,12 +78,17 @@ impl Meant {
             return Ok(folder);
         }
         let display = Display::new(name);
-        let options = Options { progress: display.clone().listener(), ..Options::default() };
+        let options = Options { progress: display.clone().listener(), before_weights, ..Options::default() };
         let pulled = pull(name, &settings, &options);
         display.finish();
-        Ok(pulled
-            .with_context(|| format!("no folder is called {}; as a repository", name.repository()))?
-            .folder)
+        match pulled {
+            Ok(snapshot) => Ok(snapshot.folder),
+            Err(error @ Error::Declined(_)) => {
+                Err(anyhow::Error::from(error).context(format!("the weights of {name} are not fetched")))
+            }
+            Err(error) => Err(error)
+                .with_context(|| format!("no folder is called {}; as a repository", name.repository())),
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Choosing and loading a model, for every command that needs one.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use ocellus_engine::{Engine, Formats, Options, Place, Progress, Source, WeightFormat};
+use ocellus_pull::BeforeWeights;
 
 use crate::{
     embedded,
@@ -67,10 +68,6 @@ impl ModelArguments {
     /// Reads everything into place, after fetching it if need be, unless `forbidden` says what forbids that. Progress is
     /// shown on a terminal only.
     pub(crate) fn load(&self, forbidden: Option<&str>) -> anyhow::Result<Engine> {
-        let source = match &self.model {
-            Some(model) => Source::folder(Meant::new(model)?.folder(forbidden)?),
-            None => embedded::source(),
-        };
         // The built-in model fits everywhere.
         let check_memory = self.model.is_some() && !self.no_memory_check;
         let options = Options {
@@ -80,6 +77,13 @@ impl ModelArguments {
             parallel: usize::from(self.parallel),
             host_memory: if check_memory { available_bytes() } else { None },
             ..Options::default()
+        };
+        let source = match &self.model {
+            Some(model) => {
+                let before_weights = check_memory.then(|| before_weights(options.clone()));
+                Source::folder(Meant::new(model)?.folder(forbidden, before_weights)?)
+            }
+            None => embedded::source(),
         };
         // A hidden bar, as on a pipe or in a log file, writes nothing.
         let bar = ProgressBar::new_spinner();
@@ -107,4 +111,14 @@ impl ModelArguments {
         bar.finish_and_clear();
         loaded.with_context(|| format!("loading {}", source.describe()))
     }
+}
+
+/// Says before gigabytes are fetched that there is no room for them in memory.
+fn before_weights(options: Options) -> Arc<BeforeWeights> {
+    Arc::new(move |folder, stored_bytes| {
+        let config =
+            std::fs::read_to_string(folder.join("config.json")).map_err(|error| error.to_string())?;
+        let stored_bytes = usize::try_from(stored_bytes).unwrap_or(usize::MAX);
+        Engine::would_fit(&config, stored_bytes, &options).map_err(|error| error.to_string())
+    })
 }

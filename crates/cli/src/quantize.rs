@@ -32,7 +32,7 @@ impl Arguments {
             let message = format!("--weights {}: only bf16, int8 and int4 are packed", self.weights);
             return Err(Failure::Usage(message));
         }
-        let model = Meant::new(&self.model)?.folder(None)?;
+        let model = Meant::new(&self.model)?.folder(None, None)?;
         let folder = self.to.as_deref().unwrap_or(&model);
         let formats = Formats { decoder: self.weights, tower: self.vision_weights };
         let source = Source::folder(&model);

@@ -140,16 +140,26 @@ impl Engine {
     /// [`LoadError`] naming what is missing, broken or contradictory, and where.
     pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
         let device = Device::open(&options.device)?;
-        let memory = match device.free_memory()? {
-            Some(free) => Some((free, Place::Device)),
-            None => options.host_memory.map(|free| (free, Place::Host)),
-        };
-        if let Some((free, place)) = memory {
+        if let Some((free, place)) = memory(&device, options)? {
             let plan = model::plan(source, options, place, free)?;
             progress(Progress::Planned { plan, free, place });
         }
         let model = Model::load_as(source, options.formats, &device, progress)?;
         Self::start(model, options)
+    }
+
+    /// Whether there is room for a model of which only the content of its `config.json` is here, and the bytes of its
+    /// weights are known, as if it were stored in bf16: before it is fetched.
+    ///
+    /// # Errors
+    /// [`LoadError::NoRoom`] when there is none, others when the configuration or the device can't be used.
+    pub fn would_fit(config: &str, stored_bytes: usize, options: &Options) -> Result<(), LoadError> {
+        match memory(&Device::open(&options.device)?, options)? {
+            Some((free, place)) => {
+                model::plan_of_config(config, stored_bytes, options, place, free).map(drop)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Starts the threads for a model that is loaded already.
@@ -248,6 +258,14 @@ impl Engine {
     pub fn info(&self) -> &Info {
         &self.shared.info
     }
+}
+
+/// What is free, and whose; `None` when nobody looks.
+fn memory(device: &Device, options: &Options) -> Result<Option<(usize, Place)>, LoadError> {
+    Ok(match device.free_memory()? {
+        Some(free) => Some((free, Place::Device)),
+        None => options.host_memory.map(|free| (free, Place::Host)),
+    })
 }
 
 /// The events of one answer, in order. Dropping it cancels the request.

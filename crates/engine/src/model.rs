@@ -232,7 +232,33 @@ pub(crate) fn plan(
     let decoder_format = options.formats.decoder.resolve(&checkpoint);
     let tower_format = options.formats.tower.unwrap_or(decoder_format.of_tower()).resolve(&checkpoint);
     let formats = Formats { decoder: decoder_format, tower: Some(tower_format) };
-    with_sizes(&fields, formats, options, place, checkpoint.size_in_bytes(), |sizes| {
+    within(&fields, formats, options, place, checkpoint.size_in_bytes(), free)
+}
+
+/// The same from the content of `config.json` alone, for a checkpoint in bf16 of that many bytes.
+pub(crate) fn plan_of_config(
+    config: &str,
+    stored_bytes: usize,
+    options: &Options,
+    place: Place,
+    free: usize,
+) -> Result<MemoryPlan, LoadError> {
+    let fields = Fields::parse("config.json", config)?;
+    let stored = |format| if format == WeightFormat::Auto { WeightFormat::Bf16 } else { format };
+    let Formats { decoder, tower } = options.formats;
+    let formats = Formats { decoder: stored(decoder), tower: tower.map(stored) };
+    within(&fields, formats, options, place, stored_bytes, free)
+}
+
+fn within(
+    fields: &Fields,
+    formats: Formats,
+    options: &Options,
+    place: Place,
+    stored_bytes: usize,
+    free: usize,
+) -> Result<MemoryPlan, LoadError> {
+    with_sizes(fields, formats, options, place, stored_bytes, |sizes| {
         let plan = MemoryPlan::new(sizes);
         if plan.total() <= free {
             return Ok(plan);

@@ -9,7 +9,9 @@
 //! <cache>/.locks/models--owner--name/<checksum>.lock       who has it writes the content
 //! ```
 //!
-//! A content gets its name only when it is whole and checked. Where links can't be made, snapshots hold the files
+//! Parts have the name that Python's library gave them as long as it went on with them; since it gives each process a
+//! part of its own (`<checksum>.<process>.incomplete`) and starts anew, ours are left alone by it, and its own by us. A
+//! content gets its name only when it is whole and checked. Where links can't be made, snapshots hold the files
 //! themselves.
 
 use std::{

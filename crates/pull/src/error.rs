@@ -219,6 +219,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// Whoever asked for the files does not want them.
+    #[error("{0}")]
+    Declined(String),
     /// The HTTP library could not be started, or a thread.
     #[error("downloading could not be started: {0}")]
     Start(String),

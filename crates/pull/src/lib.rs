@@ -25,6 +25,6 @@ mod tree;
 pub use cache::Snapshot;
 pub use error::Error;
 pub use name::RepositoryName;
-pub use pull::{Event, FilePlan, Options, Plan, Progress, cached, plan, pull};
+pub use pull::{BeforeWeights, Event, FilePlan, Options, Plan, Progress, cached, plan, pull};
 pub use retry::{Clock, SystemClock};
 pub use settings::{Settings, Token};

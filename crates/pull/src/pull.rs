@@ -1,6 +1,9 @@
 //! A whole checkpoint: what is needed, whether it fits on the disk, and all of it at once.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{runtime::Runtime, sync::Semaphore, task::JoinSet};
 
@@ -29,13 +32,24 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Who is told.
     pub progress: Arc<Progress>,
+    /// Who may still decline when the small files are there and before the weights come.
+    pub before_weights: Option<Arc<BeforeWeights>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: 4, verify: false, clock: Arc::new(SystemClock), progress: Arc::new(|_| {}) }
+        Self {
+            parallel: 4,
+            verify: false,
+            clock: Arc::new(SystemClock),
+            progress: Arc::new(|_| {}),
+            before_weights: None,
+        }
     }
 }
+
+/// Looks at the folder with the small files, and at the bytes of all weights; the error says why they are not wanted.
+pub type BeforeWeights = dyn Fn(&Path, u64) -> Result<(), String> + Send + Sync;
 
 /// Hears what happens, from any thread.
 pub type Progress = dyn Fn(Event<'_>) + Send + Sync;
@@ -178,9 +192,12 @@ pub fn pull(name: &RepositoryName, settings: &Settings, options: &Options) -> Re
         }
 
         // Small files first: where all weights are, everything is, however a download has ended.
-        for group in [small, weights] {
-            together(&job, group, parallel).await?;
+        let stored = weights.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        together(&job, small, parallel).await?;
+        if let Some(before_weights) = &options.before_weights {
+            before_weights(&job.repository.snapshot(&job.commit), stored).map_err(Error::Declined)?;
         }
+        together(&job, weights, parallel).await?;
         job.repository.set_reference(name.revision(), &job.commit)?;
         Ok(Snapshot { folder: job.repository.snapshot(&job.commit), commit: job.commit.clone() })
     })

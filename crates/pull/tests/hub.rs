@@ -592,6 +592,20 @@ fn a_plan_writes_nothing_and_says_what_is_missing() {
 }
 
 #[test]
+fn weights_can_be_declined_when_the_small_files_are_known() {
+    let place = Place::new();
+    let before_weights = |folder: &Path, bytes: u64| {
+        let config = fs::read_to_string(folder.join("config.json")).unwrap();
+        Err(format!("{config} of {bytes} bytes is too large"))
+    };
+    let options = Options { before_weights: Some(Arc::new(before_weights)), ..place.options() };
+    let error = pull(&name(), &place.settings(), &options).unwrap_err();
+    assert_eq!(error.to_string(), "{\"a\": 1} of 150000 bytes is too large");
+    assert_eq!(place.hub.sent(), place.hub.needed() - 150_000);
+    assert_eq!(cached(&name(), &place.settings()), None);
+}
+
+#[test]
 fn snapshots_without_links_are_files() {
     let mut place = Place::new();
     place.variables.push(("HF_HUB_DISABLE_SYMLINKS", "1".to_owned()));
