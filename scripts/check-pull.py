@@ -220,7 +220,7 @@ class Check:
         moved, _, _ = self.hub.take()
         self.line(
             f"and from the hub, before its weights come ({moved:,} bytes moved): {error.splitlines()[-1]}",
-            [status != 1 and f"exit status {status}", "the model needs 1" not in error and "not refused", moved > MIB and "moved bytes in vain"],
+            [status != 1 and f"exit status {status}", "weights of ocellus-check/large are not fetched: the model needs 1" not in error and "not refused", moved > MIB and "moved bytes in vain"],
         )
 
     def kills_and_resumes(self):
