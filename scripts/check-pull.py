@@ -424,7 +424,7 @@ class Check:
         found = [self.end(process) for process in both]
         self.hub.calm()
         moved, _, _ = self.hub.take()
-        waited = sum("another process is fetching it" in error for _, _, error in found)
+        waited = sum("another download is fetching the same content" in error for _, _, error in found)
         self.line(
             f"two pulls at once: {moved:,} bytes, exit statuses {[status for status, *_ in found]}, {waited} said that it waits",
             [*[error for status, _, error in found if status != 0], moved != self.needed and "not every byte once", self.is_whole(cache)],
@@ -485,7 +485,7 @@ class Check:
         reader = threading.Thread(target=lambda: heard.extend(iter(process.stderr.readline, "")), daemon=True)
         reader.start()
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not any("another process is fetching it" in line for line in heard):
+        while time.monotonic() < deadline and not any("another download is fetching the same content" in line for line in heard):
             time.sleep(0.05)
         waits = process.poll() is None and not (self.snapshot(cache) / "model-00003-of-00005.safetensors").exists()
         held.release()

@@ -162,7 +162,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(5);
 impl Display {
     pub(crate) fn new(name: &RepositoryName) -> Arc<Self> {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let template = "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+            let template = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
             let style =
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
@@ -202,12 +202,12 @@ impl Display {
                         bytes(all),
                         bytes(all - present)
                     );
-                    self.line(&line);
                     if let Some(bar) = &self.bar {
                         bar.set_length(all);
                         bar.set_position(present);
                         bar.reset_eta();
                     }
+                    self.line(&line);
                 }
                 return;
             }

@@ -37,8 +37,12 @@ impl Job {
             return Ok(());
         }
         let path = self.repository.lock(&file.checksum);
-        let waiting =
-            || self.note(&format!("{}: another process is fetching it, waiting for that", file.name));
+        let waiting = || {
+            self.note(&format!(
+                "{}: another download is fetching the same content, waiting for that",
+                file.name
+            ))
+        };
         let lock = lock::acquire(&path, &*self.clock, &waiting).await.map_err(Error::cache(&path))?;
         // Meanwhile the other process may have done it.
         if self.repository.has_pointer(&self.commit, file) {
