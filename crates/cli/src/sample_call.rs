@@ -1,10 +1,12 @@
-//! What a new server shows: where it is, and two first calls that can be pasted as they stand.
+//! What a new server shows: where it and its page are, and two first calls that can be pasted as they stand.
+
+use ocellus_server::Page;
 
 /// A checkerboard of 56x56 pixels, so that the sample calls need no file and no network.
 const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAADgAAAA4AQAAAACA/QazAAAAIElEQVR42mNgYP7/gcH+PwO96P9/GPj/H2CgGz3M/QcANunDPbwWxDcAAAAASUVORK5CYII=";
 
 /// The text for a server at `url`, such as `http://127.0.0.1:8000`.
-pub(crate) fn text(url: &str, model: &str, with_key: bool) -> String {
+pub(crate) fn text(url: &str, model: &str, with_key: bool, page: Page) -> String {
     // Inside of single quotes of a shell, and of a JSON string, inside of which `"` and `\` have a meaning.
     let in_json = serde_json::Value::from(model).to_string();
     let in_shell = in_json.replace('\'', r"'\''");
@@ -13,10 +15,14 @@ pub(crate) fn text(url: &str, model: &str, with_key: bool) -> String {
     } else {
         ("", "\"none\"")
     };
+    let page = match page {
+        Page::Shown => format!("Ask it on the page at {url}/\n"),
+        Page::Off => String::new(),
+    };
     let import = if with_key { "import os\n" } else { "" };
     format!(
         r#"Ocellus serves {in_json} at {url}/v1
-
+{page}
 curl {url}/v1/chat/completions -H 'Content-Type: application/json' \
 {header}  -d '{{"model": {in_shell}, "max_tokens": 64, "messages": [{{"role": "user", "content": [
     {{"type": "image_url", "image_url": {{"url": "{PICTURE}"}}}},
@@ -48,7 +54,7 @@ mod tests {
     fn the_call_is_json_whatever_the_name() {
         for model in ["ocellus-nano", "it's", "a\"b\\c"] {
             for with_key in [false, true] {
-                let text = text("http://127.0.0.1:8000", model, with_key);
+                let text = text("http://127.0.0.1:8000", model, with_key, Page::Shown);
                 let body = body(&text);
                 assert_eq!(body["model"], model);
                 assert_eq!(body["messages"][0]["content"][0]["image_url"]["url"], PICTURE);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ocellus_server::fetch::{AllowedHost, Limits, Policy};
 use ocellus_server::{
-    AllowedOrigin, Bind, ConnectionLimits, Error, Keys, MediaRoot, ModelNames, PublicUrl, SamplingDefaults,
-    Serving, Settings, State, app, serve, starting,
+    AllowedOrigin, Bind, ConnectionLimits, Error, Keys, MediaRoot, ModelNames, Page, PublicUrl,
+    SamplingDefaults, Serving, Settings, State, app, serve, starting,
 };
 
 use crate::Failure;
@@ -72,6 +72,9 @@ pub(crate) struct Arguments {
     /// Say nothing in answers that the dialects don't know, such as the sizes of pictures.
     #[arg(long)]
     no_extensions: bool,
+    /// Show no page at /, on which the model can be tried.
+    #[arg(long)]
+    no_page: bool,
     /// Most tokens of an answer; also its length when a request names none.
     #[arg(long, value_name = "TOKENS", default_value_t = 8192, value_parser = at_least_one)]
     max_completion_tokens: usize,
@@ -163,6 +166,7 @@ impl Arguments {
             media_fetch,
             media_root,
             extensions: !self.no_extensions,
+            page: if self.no_page { Page::Off } else { Page::Shown },
             sampling_defaults: match self.defaults {
                 Defaults::Weights => SamplingDefaults::Weights,
                 Defaults::Hosted => SamplingDefaults::Hosted,
@@ -190,7 +194,8 @@ impl Serve {
         })?;
         let address = listener.local_addr()?;
         let with_key = !self.settings.keys.is_empty();
-        let (router, opening) = starting();
+        let page = self.settings.page;
+        let (router, opening) = starting(page);
         let Self { model, name, settings, serving, .. } = self;
 
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -204,7 +209,7 @@ impl Serve {
                 loaded = &mut loading => loaded??,
             };
             opening.open(app(State::new(Arc::new(engine), settings)?));
-            announce(&sample_call::text(&url(address), &name, with_key));
+            announce(&sample_call::text(&url(address), &name, with_key, page));
             Ok(serving.await??)
         });
         // A model that is still being loaded, or an answer that was cut off, must not hold the process up.

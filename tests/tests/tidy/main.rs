@@ -315,7 +315,9 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let hidden = name.starts_with('.') && name != ".ci";
-        if hidden || name == "__pycache__" || path == root.join("target") {
+        // Installed and built, and none of the house's own.
+        let foreign = name == "__pycache__" || name == "node_modules" || path.ends_with("page/dist");
+        if hidden || foreign || path == root.join("target") {
             continue;
         }
         if path.is_dir() {

@@ -1,0 +1,41 @@
+// Markdown and HTML of an answer, made harmless. An answer is untrusted text: a picture may tell the model what to say.
+
+import DOMPurify from "dompurify";
+import { Marked } from "marked";
+
+const marked = new Marked({
+  gfm: true,
+  breaks: true,
+  renderer: {
+    // Nothing that an answer says leads away from this page or loads anything: links and pictures are shown as text.
+    link({ href, text }) {
+      return text === href ? `<span class="link">${text}</span>` : `${text} (<span class="link">${escaped(href)}</span>)`;
+    },
+    image({ href, text }) {
+      return `${escaped(text)} (<span class="link">${escaped(href)}</span>)`;
+    },
+  },
+});
+
+const FETCHES = ["src", "srcset", "href", "xlink:href", "background", "poster", "action", "formaction", "ping", "style"];
+const NO_TAGS = ["img", "picture", "video", "audio", "source", "svg", "math", "form", "input", "button", "textarea", "select", "style", "a"];
+
+/** Markdown as HTML that can be put into the page. */
+export function markdown(text: string): string {
+  const html = marked.parse(text, { async: false });
+  return DOMPurify.sanitize(html, { FORBID_TAGS: NO_TAGS, FORBID_ATTR: [...FETCHES, "id", "name"], ALLOW_DATA_ATTR: false });
+}
+
+/** A parsed page for a frame without rights. It would run nothing and load nothing there anyway; what could is taken
+ * out all the same. */
+export function documentForFrame(html: string): string {
+  const safe = DOMPurify.sanitize(html, {
+    FORBID_TAGS: NO_TAGS.filter((tag) => tag !== "img" && tag !== "a"),
+    FORBID_ATTR: FETCHES,
+  });
+  return `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="page/frame.css"><body>${safe}</body>`;
+}
+
+function escaped(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+}
