@@ -15,6 +15,8 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::Refusal;
@@ -41,12 +43,24 @@ const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/page_files.rs"));
 /// The document that `/` answers with. All others lie under `/page/`, where no path of the API is.
 const DOCUMENT: &str = "index.html";
 
+/// The style of the frame in which the page shows parsed documents. Such a frame has no origin, so nothing is `'self'`
+/// to it: the page writes this very text into it, and the policy knows it by its digest.
+const FRAME_STYLE: &str = "frame.css";
+
 /// Scripts, styles and calls come from and go to this server alone; pictures and clips may also be those that the
 /// user has chosen. An answer is untrusted text: whatever is in it, nothing is fetched from elsewhere for it, no
 /// script in it runs, and no form in it is sent.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      img-src 'self' blob: data:; media-src blob:; frame-src 'self'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let style = FILES.iter().find(|file| file.name == FRAME_STYLE);
+    let style = style
+        .map(|file| format!(" 'sha256-{}'", STANDARD.encode(Sha256::digest(file.bytes))))
+        .unwrap_or_default();
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'{style}; connect-src 'self'; \
+         img-src 'self' blob: data:; media-src blob:; frame-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    )
+});
 
 /// Browsers ask each time whether what they keep is still right: a new binary may have another page.
 const KEEP: &str = "no-cache";
@@ -87,19 +101,19 @@ fn answer(name: &str, asked: &HeaderMap) -> Result<Response, Refusal> {
     };
     let fixed = [
         (CACHE_CONTROL, KEEP),
-        (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ];
     let headers = response.headers_mut();
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        headers.insert(ETAG, tag);
+    for (name, value) in [(ETAG, tag), (CONTENT_SECURITY_POLICY, &*POLICY)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
     }
     Ok(response)
 }

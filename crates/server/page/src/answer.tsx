@@ -1,6 +1,6 @@
 // An answer: its pieces, its regions as buttons that are linked with the picture, and its numbers.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 
 import type { Conversation, Turn } from "./conversation.ts";
 import { JsonTree } from "./json_tree.tsx";
@@ -12,11 +12,12 @@ import type { TurnProps } from "./turn.tsx";
 
 export function AnswerView({ conversation, turn }: TurnProps) {
   const { answer } = turn;
+  const all = useMemo(() => pieces(answer.text), [answer.text]);
   const isRunning = answer.status === "waiting" || answer.status === "streaming";
   return (
     <div class="answer" data-status={answer.status} aria-busy={isRunning}>
       {answer.status === "waiting" && <p class="waiting">Looking…</p>}
-      {pieces(answer.text).map((piece, index) => (
+      {all.map((piece, index) => (
         <PieceView key={index} conversation={conversation} turn={turn} piece={piece} />
       ))}
       <Regions conversation={conversation} turn={turn} />
@@ -33,10 +34,15 @@ export function AnswerView({ conversation, turn }: TurnProps) {
   );
 }
 
+function Markdown({ text }: { text: string }) {
+  const html = useMemo(() => markdown(text), [text]);
+  return <div class="markdown" dangerouslySetInnerHTML={{ __html: html }} />;
+}
+
 function PieceView({ conversation, turn, piece }: TurnProps & { piece: Piece }) {
   switch (piece.kind) {
     case "markdown":
-      return <div class="markdown" dangerouslySetInnerHTML={{ __html: markdown(piece.text) }} />;
+      return <Markdown text={piece.text} />;
     case "json": {
       if (piece.value === undefined) return <pre class="code">{piece.text}</pre>;
       const all = turn.answer.regions.map((region, index) => ({ region, index }));

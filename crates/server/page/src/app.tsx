@@ -1,6 +1,6 @@
 // The whole page: head, picture, conversation, and what is typed.
 
-import { useEffect, useReducer, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 
 import { Composer } from "./composer.tsx";
 import type { Conversation } from "./conversation.ts";
@@ -14,10 +14,14 @@ export interface Props {
 }
 
 export function App({ conversation }: Props) {
+  const began = performance.now();
   const [, again] = useReducer((count: number) => count + 1, 0);
   const [isDropping, setDropping] = useState(false);
   const [hasParameters, setParameters] = useState(false);
   useEffect(() => conversation.listen(() => again(undefined)), [conversation]);
+  useLayoutEffect(() => {
+    conversation.cost = performance.now() - began;
+  });
 
   useEffect(() => {
     const over = (event: DragEvent) => {
@@ -56,6 +60,19 @@ export function App({ conversation }: Props) {
       document.removeEventListener("keydown", key);
     };
   }, [conversation]);
+
+  // Who reads the end of the page sees it grow; who has scrolled away is left there.
+  const isAtEnd = useRef(true);
+  useEffect(() => {
+    const look = () => {
+      isAtEnd.current = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 60;
+    };
+    document.addEventListener("scroll", look, { passive: true });
+    return () => document.removeEventListener("scroll", look);
+  }, []);
+  useEffect(() => {
+    if (conversation.isRunning && isAtEnd.current) window.scrollTo(0, document.documentElement.scrollHeight);
+  });
 
   const isEmpty = conversation.turns.length === 0;
   const hasPicture = conversation.shownPicture !== undefined;

@@ -25,7 +25,7 @@ export function Composer({ conversation }: Props) {
   return (
     <form
       class="composer"
-      aria-label="Question"
+      aria-label="Ask"
       onSubmit={(event) => {
         event.preventDefault();
         send();

@@ -2,6 +2,7 @@
 // and call its methods; it tells them when to look again.
 
 import { attach, newId, sampleAttachments, type ClipSettings, type Sample } from "./media.ts";
+import { loadFrameStyle } from "./markdown.ts";
 import { regions, type Region } from "./regions.ts";
 import { NO_PARAMETERS, body, type Attachment, type Body, type Parameters, type Round } from "./request.ts";
 import type { SeenMedia } from "./scale.ts";
@@ -10,6 +11,8 @@ import { Refused, ask, models, readiness, type Readiness, type Usage } from "./s
 export interface Answer {
   text: string;
   regions: Region[];
+  /** How much of the text the regions are of. */
+  readTo: number;
   status: "waiting" | "streaming" | "done" | "stopped" | "failed";
   /** Why it failed, in the server's words. */
   error?: string;
@@ -62,6 +65,9 @@ export class Conversation {
   turn: string | null = null;
   pointed: Pointed | null = null;
 
+  /** Milliseconds that the views took to show the last change. */
+  cost = 0;
+
   private running: AbortController | null = null;
   private listeners = new Set<() => void>();
   private scheduled = false;
@@ -80,18 +86,27 @@ export class Conversation {
     return () => this.listeners.delete(listener);
   }
 
-  /** Changes are shown once for each frame of the screen, however many words come in. */
+  /** Changes are shown once for each frame of the screen, however many words come in; when a long answer takes longer to
+   * show than that, most of the time is still left for the user. */
   changed(): void {
     if (this.scheduled) return;
     this.scheduled = true;
     const show = () => {
       if (!this.scheduled) return;
       this.scheduled = false;
+      const answer = this.turns.at(-1)?.answer;
+      if (answer && answer.text.length !== answer.readTo) {
+        answer.regions = regions(answer.text);
+        answer.readTo = answer.text.length;
+      }
       for (const listener of this.listeners) listener();
     };
-    requestAnimationFrame(show);
-    // A tab in the background has no frames.
-    setTimeout(show, 200);
+    if (this.cost > 8) setTimeout(show, 3 * this.cost);
+    else {
+      requestAnimationFrame(show);
+      // A tab in the background has no frames.
+      setTimeout(show, 200);
+    }
   }
 
   set(changes: Partial<Conversation>): void {
@@ -106,7 +121,7 @@ export class Conversation {
       if (this.server === "ready") break;
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
-    await Promise.all([this.meet(), this.loadSamples()]);
+    await Promise.all([this.meet(), this.loadSamples(), loadFrameStyle()]);
   }
 
   private async loadSamples(): Promise<void> {
@@ -231,7 +246,6 @@ export class Conversation {
           answer.rest = last - first;
           answer.text += told.text;
           answer.status = "streaming";
-          answer.regions = regions(answer.text);
         }
         this.changed();
       }
@@ -292,5 +306,5 @@ export class Conversation {
 }
 
 function newTurn(question: string, attachments: Attachment[]): Turn {
-  return { id: newId(), question, attachments, answer: { text: "", regions: [], status: "waiting", media: [] } };
+  return { id: newId(), question, attachments, answer: { text: "", regions: [], readTo: 0, status: "waiting", media: [] } };
 }

@@ -26,6 +26,14 @@ export function markdown(text: string): string {
   return DOMPurify.sanitize(html, { FORBID_TAGS: NO_TAGS, FORBID_ATTR: [...FETCHES, "id", "name"], ALLOW_DATA_ATTR: false });
 }
 
+/** The style of such a frame, as the server's policy knows it: any other text would be blocked. */
+export async function loadFrameStyle(): Promise<void> {
+  const answer = await fetch("page/frame.css").catch(() => null);
+  if (answer?.ok) frameStyle = await answer.text();
+}
+
+let frameStyle = "";
+
 /** A parsed page for a frame without rights. It would run nothing and load nothing there anyway; what could is taken
  * out all the same. */
 export function documentForFrame(html: string): string {
@@ -33,7 +41,7 @@ export function documentForFrame(html: string): string {
     FORBID_TAGS: NO_TAGS.filter((tag) => tag !== "img" && tag !== "a"),
     FORBID_ATTR: FETCHES,
   });
-  return `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="page/frame.css"><body>${safe}</body>`;
+  return `<!doctype html><meta charset="utf-8"><style>${frameStyle}</style><body>${safe}</body>`;
 }
 
 function escaped(text: string): string {

@@ -1,6 +1,7 @@
 // What goes with a question besides its words. Empty fields are left to the server.
 
 import type { Props } from "./app.tsx";
+import type { ClipSettings } from "./media.ts";
 import { NO_PARAMETERS, type Parameters } from "./request.ts";
 
 type NumberName = Exclude<keyof Parameters, "system" | "vl_high_resolution_images">;
@@ -19,7 +20,10 @@ const FIELDS: { name: NumberName; label: string; step: string; min?: string; max
 
 export function ParametersPanel({ conversation }: Props) {
   const { parameters, clip } = conversation;
-  const change = (changes: Partial<Parameters>) => conversation.set({ parameters: { ...parameters, ...changes } });
+  // Two fields may change before either is shown.
+  const change = (changes: Partial<Parameters>) =>
+    conversation.set({ parameters: { ...conversation.parameters, ...changes } });
+  const changeClip = (changes: Partial<ClipSettings>) => conversation.set({ clip: { ...conversation.clip, ...changes } });
   return (
     <section class="panel parameters" id="parameters" aria-label="Parameters">
       <div class="field wide">
@@ -54,7 +58,7 @@ export function ParametersPanel({ conversation }: Props) {
           max="10"
           step="0.1"
           value={clip.fps}
-          onInput={(event) => conversation.set({ clip: { ...clip, fps: Number(event.currentTarget.value) || 2 } })}
+          onInput={(event) => changeClip({ fps: Number(event.currentTarget.value) || 2 })}
         />
       </div>
       <div class="field">
@@ -66,7 +70,7 @@ export function ParametersPanel({ conversation }: Props) {
           max="512"
           step="1"
           value={clip.most}
-          onInput={(event) => conversation.set({ clip: { ...clip, most: Number(event.currentTarget.value) || 64 } })}
+          onInput={(event) => changeClip({ most: Number(event.currentTarget.value) || 64 })}
         />
       </div>
       <div class="field check">

@@ -46,7 +46,7 @@ export function Viewer({ conversation }: Props) {
   }, []);
   useEffect(() => {
     if (!canvas.current || !stage.current) return;
-    const tallest = window.innerHeight * (window.innerWidth < 900 ? 0.36 : 0.68);
+    const tallest = window.innerHeight * (window.innerWidth < 900 ? 0.3 : 0.68);
     const zoom = Math.min(stage.current.clientWidth / size.width, tallest / size.height, LARGEST_ZOOM);
     draw(canvas.current, image?.element ?? null, size, zoom, regions, places, pointed);
   });

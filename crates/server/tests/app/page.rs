@@ -73,7 +73,6 @@ async fn nothing_in_the_document_needs_what_the_policy_forbids() {
     for part in [
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self'",
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -81,6 +80,9 @@ async fn nothing_in_the_document_needs_what_the_policy_forbids() {
     ] {
         assert!(policy.split("; ").any(|found| found == part), "{part}: {policy}");
     }
+    // The one style that is written into a frame is known by its digest.
+    let style = policy.split("; ").find_map(|part| part.strip_prefix("style-src 'self'")).unwrap();
+    assert!(style.is_empty() || style.starts_with(" 'sha256-"), "{policy}");
     assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"), "{policy}");
     for (name, expected) in [
         ("x-content-type-options", "nosniff"),
