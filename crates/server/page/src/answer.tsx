@@ -154,8 +154,10 @@ function Numbers({ conversation, turn }: TurnProps) {
   const parts: string[] = [];
   if (usage) parts.push(`${usage.prompt_tokens} tokens in`, `${usage.completion_tokens} out`);
   if (first !== undefined) parts.push(`first word after ${(first / 1000).toFixed(2)} s`);
-  if (usage && rest && usage.completion_tokens > 1) {
-    parts.push(`${((usage.completion_tokens - 1) / (rest / 1000)).toFixed(1)} tokens/s`);
+  // Of a few milliseconds no speed can be told.
+  if (usage && rest !== undefined && rest > 15 && usage.completion_tokens > 1) {
+    const speed = (usage.completion_tokens - 1) / (rest / 1000);
+    parts.push(`${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`);
   }
   const own = media.slice(conversation.pictures(turn.id).length - turn.attachments.length);
   for (const one of own.slice(0, 4)) {
