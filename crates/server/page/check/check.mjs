@@ -34,6 +34,8 @@ const NANO = new URL("../../../../models/nano", import.meta.url).pathname;
 const PALETTE = [
   [0xc2, 0x25, 0x5c],
   [0x18, 0x64, 0xab],
+  [0x2b, 0x7a, 0x39],
+  [0xa3, 0x3c, 0x00],
 ];
 const PATIENCE_MS = 60_000;
 const KEY = "sk-page-check";
@@ -372,18 +374,37 @@ async function check() {
     await shot(page, "boxes");
   });
 
-  await item("boxes of the model's own answer", async () => {
-    const page = await openReady(url);
-    await sample(page, "boxes as JSON");
-    await over(page);
-    const chips = await page.locator(".chip .at").allTextContents();
-    if (chips.length === 0) throw new Skip("this model's answer has no box; the item above plays one");
-    const size = /(\d+)×\d+$/.exec(await page.locator(".caption").textContent());
-    const [x1, y1, , y2] = chips[0].split(", ").map(Number);
-    await expectPixel(page, [x1, (y1 + y2) / 2], Number(size[1]), PALETTE[0], "the model's first box");
-    await shot(page, "own-boxes");
-    return `${chips.length} boxes`;
-  });
+  for (const [what, title] of [["boxes", "boxes as JSON"], ["points", "points as XML"], ["document", "Parse a document"]]) {
+    await item(`the ${what} of the model's own answer`, async () => {
+      const page = await openReady(url);
+      await sample(page, title);
+      await over(page);
+      const places = await page.locator(".chip .at").allTextContents();
+      if (places.length === 0) throw new Skip("this model's answer has none; another item plays one");
+      if (what === "document") await page.locator("iframe").waitFor();
+      const size = /(\d+)×\d+$/.exec(await page.locator(".caption").textContent());
+      const [x1, y1, , y2 = y1] = places[0].split(", ").map(Number);
+      const last = (await page.locator(".chip").count()) - 1;
+      if (last < PALETTE.length) {
+        // The last one is drawn over the others.
+        const [left, top, , bottom = top] = places[last].split(", ").map(Number);
+        await expectPixel(page, [left, (top + bottom) / 2], Number(size[1]), PALETTE[last], "the model's last place");
+      }
+      await page.locator(".chip").first().hover();
+      await expectPixel(page, [x1, (y1 + y2) / 2], Number(size[1]), PALETTE[0], "the model's first place, pointed at");
+      await page.mouse.move(2, 2);
+      await page.waitForTimeout(100);
+      await shot(page, `own-${what}`);
+      await page.emulateMedia({ colorScheme: "dark" });
+      await shot(page, `own-${what}-dark`);
+      await page.emulateMedia({ colorScheme: "light" });
+      await page.setViewportSize({ width: 360, height: 740 });
+      await page.waitForTimeout(200);
+      await page.evaluate(() => scrollTo(0, 0));
+      await shot(page, `own-${what}-narrow`);
+      return `${places.length} places`;
+    });
+  }
 
   await item("the pointer on an answer's place marks the box, and on the box the place", async () => {
     const page = await openReady(front.url);

@@ -103,8 +103,8 @@ export function Composer({ conversation }: Props) {
             const recipe = RECIPES.find(({ title }) => title === event.currentTarget.value);
             event.currentTarget.value = "";
             if (!recipe) return;
-            const parameters = { ...conversation.parameters, system: recipe.system ?? "" };
-            conversation.set({ draft: recipe.prompt, parameters });
+            conversation.lendSystem(recipe.system);
+            conversation.set({ draft: recipe.prompt });
             text.current?.focus();
           }}
         >

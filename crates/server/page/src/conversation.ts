@@ -68,6 +68,7 @@ export class Conversation {
   /** Milliseconds that the views took to show the last change. */
   cost = 0;
 
+  private lentSystem = "";
   private running: AbortController | null = null;
   private listeners = new Set<() => void>();
   private scheduled = false;
@@ -189,13 +190,22 @@ export class Conversation {
     await this.run(turn);
   }
 
+  /** Sets the system prompt that a recipe or an example needs. One that needs none takes away what another has set, but
+   * not what the user has typed. */
+  lendSystem(system: string | undefined): void {
+    const isLent = this.parameters.system === this.lentSystem;
+    if (system === undefined && !isLent) return;
+    this.lentSystem = system ?? "";
+    this.set({ parameters: { ...this.parameters, system: this.lentSystem } });
+  }
+
   /** Begins anew with an example. */
   async trySample(sample: Sample): Promise<void> {
     if (this.isRunning || this.server !== "ready") return;
     try {
       const attachments = await sampleAttachments(sample);
       this.clear();
-      this.parameters = { ...this.parameters, system: sample.system ?? "" };
+      this.lendSystem(sample.system);
       const turn = newTurn(sample.prompt, attachments);
       this.set({ turns: [turn] });
       await this.run(turn);

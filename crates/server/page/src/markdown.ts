@@ -9,10 +9,10 @@ const marked = new Marked({
   renderer: {
     // Nothing that an answer says leads away from this page or loads anything: links and pictures are shown as text.
     link({ href, text }) {
-      return text === href ? `<span class="link">${text}</span>` : `${text} (<span class="link">${escaped(href)}</span>)`;
+      return text === href ? `<code>${escaped(text)}</code>` : `${escaped(text)} (<code>${escaped(href)}</code>)`;
     },
     image({ href, text }) {
-      return `${escaped(text)} (<span class="link">${escaped(href)}</span>)`;
+      return `${escaped(text)} (<code>${escaped(href)}</code>)`;
     },
   },
 });
@@ -20,10 +20,11 @@ const marked = new Marked({
 const FETCHES = ["src", "srcset", "href", "xlink:href", "background", "poster", "action", "formaction", "ping", "style"];
 const NO_TAGS = ["img", "picture", "video", "audio", "source", "svg", "math", "form", "input", "button", "textarea", "select", "style", "a"];
 
-/** Markdown as HTML that can be put into the page. */
+/** Markdown as HTML that can be put into the page. Names and classes are the page's own: an answer can't look like a
+ * part of it. */
 export function markdown(text: string): string {
   const html = marked.parse(text, { async: false });
-  return DOMPurify.sanitize(html, { FORBID_TAGS: NO_TAGS, FORBID_ATTR: [...FETCHES, "id", "name"], ALLOW_DATA_ATTR: false });
+  return DOMPurify.sanitize(html, { FORBID_TAGS: NO_TAGS, FORBID_ATTR: [...FETCHES, "id", "name", "class"], ALLOW_DATA_ATTR: false });
 }
 
 /** The style of such a frame, as the server's policy knows it: any other text would be blocked. */

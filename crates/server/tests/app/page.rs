@@ -86,7 +86,7 @@ async fn nothing_in_the_document_needs_what_the_policy_forbids() {
     assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"), "{policy}");
     for (name, expected) in [
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
+        ("referrer-policy", "same-origin"),
         ("cache-control", "no-cache"),
     ] {
         assert_eq!(header(response.headers(), name), expected);
