@@ -59,7 +59,9 @@ mod tests {
                 assert_eq!(body["model"], model);
                 assert_eq!(body["messages"][0]["content"][0]["image_url"]["url"], PICTURE);
                 assert_eq!(text.contains("Authorization"), with_key);
+                assert!(text.contains("\nAsk it on the page at http://127.0.0.1:8000/\n"), "{text}");
             }
         }
+        assert!(!text("http://127.0.0.1:8000", "eye", false, Page::Off).contains("page"));
     }
 }

@@ -326,6 +326,8 @@ mod tests {
         let serve = parse("").unwrap();
         assert_eq!((serve.serving.drain, serve.settings.media_root), (Duration::from_secs(30), None));
         assert_eq!(serve.settings.sampling_defaults, SamplingDefaults::Weights);
+        assert_eq!(serve.settings.page, Page::Shown);
+        assert_eq!(parse("--no-page").unwrap().settings.page, Page::Off);
         assert_eq!(serve.serving.connections, ConnectionLimits::default());
         let serve = parse("--drain-timeout 0 --defaults hosted --media-root . --max-connections 7").unwrap();
         assert_eq!(serve.serving.drain, Duration::ZERO);
