@@ -34,7 +34,7 @@ await build({
   outdir: "dist",
   // No module: browsers send an Origin header for those, and a plain script needs nothing of what modules have.
   format: "iife",
-  target: ["es2021", "chrome100", "firefox100", "safari15.4"],
+  target: ["es2021", "chrome100", "firefox104", "safari15.4"],
   minify: true,
   legalComments: "none",
   banner: { js: "/* What is bundled here, and under which licences: licences.txt beside this file. */" },

@@ -691,6 +691,13 @@ async function check() {
     expect((await over(page)) === "done", await page.locator(".answer").textContent());
     const [clip] = front.asked.at(-1).messages[0].content;
     expect(clip.type === "video" && clip.video.length >= 4 && clip.fps > 0, "the list");
+    // An event's times lead to its frames.
+    front.played.push({ media: seenAs([168, 112], [168, 112], 8), pieces: ['[{"start_time": "00:00:01.00", "end_time": "00:00:02.50", ', '"event": "A circle moves."}]'] });
+    await page.getByRole("button", { name: "Retry" }).click();
+    await page.getByRole("button", { name: "Show 2.5 s" }).click();
+    const frame = Math.min(Math.round(2.5 * clip.fps), clip.video.length - 1) + 1;
+    await page.getByText(new RegExp(`^Frame ${frame} of ${clip.video.length}`)).waitFor();
+    await axe(page, "a clip");
     return `${clip.video.length} frames at ${clip.fps} fps`;
   });
 

@@ -4,6 +4,7 @@ import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact
 
 import { Composer } from "./composer.tsx";
 import type { Conversation } from "./conversation.ts";
+import { focusIfFree } from "./focus.ts";
 import { ParametersPanel } from "./parameters.tsx";
 import { Samples } from "./samples.tsx";
 import { TurnView } from "./turn.tsx";
@@ -133,7 +134,7 @@ function Status({ conversation }: Props) {
     unknown: "Connecting…",
     loading: "The model is being loaded…",
     away: "The server can't be reached; trying again…",
-    ready: model || "Ready",
+    ready: model || (conversation.keyAsked ? "A key is needed" : "Ready"),
   };
   return (
     <p class={`status ${server}`} role="status" data-server={server}>
@@ -157,6 +158,7 @@ function KeyForm({ conversation }: Props) {
       <input
         id="key"
         type="password"
+        ref={focusIfFree}
         autocomplete="off"
         value={key}
         onInput={(event) => setKey(event.currentTarget.value)}

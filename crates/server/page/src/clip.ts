@@ -27,6 +27,15 @@ export function framePlan(duration: number, fps: number, most: number): FramePla
   return { times, fps: Math.round(rate * 1000) / 1000 };
 }
 
+/** A time as answers write it, in seconds: `00:01:02.50`, `1:02`, `62.5`, `"62.5 seconds"`. */
+export function seconds(value: unknown): number | null {
+  if (typeof value === "number") return Number.isFinite(value) && value >= 0 ? value : null;
+  if (typeof value !== "string") return null;
+  const match = /^\s*(?:(?:(\d{1,3}):)?(\d{1,3}):)?(\d{1,7}(?:\.\d{1,6})?)\s*(?:s|sec|seconds?)?\s*$/i.exec(value);
+  if (!match) return null;
+  return Number(match[1] ?? 0) * 3600 + Number(match[2] ?? 0) * 60 + Number(match[3]);
+}
+
 function clamp(value: number, least: number, most: number): number {
   return Math.min(Math.max(value, least), most);
 }

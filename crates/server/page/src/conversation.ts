@@ -64,6 +64,8 @@ export class Conversation {
   picture: string | null = null;
   turn: string | null = null;
   pointed: Pointed | null = null;
+  /** The moment of a clip that is to be shown, in seconds; a new object for each wish. */
+  moment: { seconds: number } | null = null;
 
   /** Milliseconds that the views took to show the last change. */
   cost = 0;
@@ -232,7 +234,7 @@ export class Conversation {
 
   clear(): void {
     this.stop();
-    this.set({ turns: [], notice: "", picture: null, turn: null, pointed: null, said: "" });
+    this.set({ turns: [], notice: "", picture: null, turn: null, pointed: null, moment: null, said: "" });
   }
 
   private async run(turn: Turn): Promise<void> {
@@ -240,7 +242,7 @@ export class Conversation {
     const controller = new AbortController();
     this.running = controller;
     const own = turn.attachments[0] ?? this.pictures(turn.id).at(-1);
-    this.set({ notice: "", turn: turn.id, picture: own?.id ?? null, pointed: null, said: "Asked" });
+    this.set({ notice: "", turn: turn.id, picture: own?.id ?? null, pointed: null, moment: null, said: "Asked" });
     const asked = performance.now();
     let first = 0;
     let last = 0;

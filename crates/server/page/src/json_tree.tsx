@@ -1,6 +1,7 @@
 // JSON that folds. Objects that are places in the picture are linked with it.
 
 import { isPointed, linked } from "./answer.tsx";
+import { seconds } from "./clip.ts";
 import { colour } from "./palette.ts";
 import { regionsOf } from "./regions.ts";
 import type { TurnProps } from "./turn.tsx";
@@ -75,10 +76,33 @@ function Node({ name, value, depth, ...rest }: NodeProps) {
         {key}
         <span class="json-summary">{summary}</span>
       </summary>
+      {isList ? null : <Moments {...rest} value={value as object} />}
       {entries.map(([inner, item]) => (
         <Node {...rest} key={inner} name={isList ? undefined : inner} value={item} depth={depth + 1} />
       ))}
     </details>
+  );
+}
+
+/** For an event of a clip: buttons that show when it begins and ends. */
+function Moments({ conversation, turn, value }: TurnProps & { value: object }) {
+  const clip = conversation.pictures(turn.id).findLast((picture) => picture.kind === "clip");
+  const { start_time, end_time } = value as { start_time?: unknown; end_time?: unknown };
+  const times = [seconds(start_time), seconds(end_time)].filter((time) => time !== null);
+  if (!clip || times.length === 0) return null;
+  return (
+    <div class="moments">
+      {times.map((time, index) => (
+        <button
+          type="button"
+          class="chip"
+          key={index}
+          onClick={() => conversation.set({ moment: { seconds: time }, picture: clip.id, turn: turn.id })}
+        >
+          Show {time.toFixed(1)} s
+        </button>
+      ))}
+    </div>
   );
 }
 

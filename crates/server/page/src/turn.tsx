@@ -5,6 +5,7 @@ import { useState } from "preact/hooks";
 import { AnswerView } from "./answer.tsx";
 import { CopyDialog } from "./copy_dialog.tsx";
 import type { Conversation, Turn } from "./conversation.ts";
+import { focusIfFree, focusQuestion } from "./focus.ts";
 
 export interface TurnProps {
   conversation: Conversation;
@@ -14,6 +15,10 @@ export interface TurnProps {
 export function TurnView({ conversation, turn }: TurnProps) {
   const [edited, setEdited] = useState<string | null>(null);
   const [isCopying, setCopying] = useState(false);
+  const leave = () => {
+    setEdited(null);
+    focusQuestion();
+  };
   const { answer } = turn;
   const isOver = answer.status !== "waiting" && answer.status !== "streaming";
   const isShown = conversation.shownTurn === turn;
@@ -59,6 +64,7 @@ export function TurnView({ conversation, turn }: TurnProps) {
             onSubmit={(event) => {
               event.preventDefault();
               setEdited(null);
+              focusQuestion();
               void conversation.again(turn.id, edited);
             }}
           >
@@ -69,12 +75,10 @@ export function TurnView({ conversation, turn }: TurnProps) {
               id={`edit-${turn.id}`}
               rows={2}
               value={edited}
-              ref={(area) => {
-                if (area && document.activeElement === document.body) area.focus();
-              }}
+              ref={focusIfFree}
               onInput={(event) => setEdited(event.currentTarget.value)}
               onKeyDown={(event) => {
-                if (event.key === "Escape") setEdited(null);
+                if (event.key === "Escape") leave();
                 if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
                 event.preventDefault();
                 event.currentTarget.form?.requestSubmit();
@@ -84,7 +88,7 @@ export function TurnView({ conversation, turn }: TurnProps) {
               <button type="submit" class="main" disabled={edited.trim() === "" || conversation.isRunning}>
                 Ask again
               </button>
-              <button type="button" onClick={() => setEdited(null)}>
+              <button type="button" onClick={leave}>
                 Cancel
               </button>
             </div>

@@ -28,7 +28,12 @@ export function Viewer({ conversation }: Props) {
   const pointed = conversation.pointed?.turn === turn?.id ? (conversation.pointed?.region ?? null) : null;
   const places = regions.map((region) => placed(region, media, size));
 
+  const { moment } = conversation;
   useEffect(() => setFrame(0), [picture?.id]);
+  useEffect(() => {
+    if (!moment || picture?.kind !== "clip") return;
+    setFrame(Math.min(Math.round(moment.seconds * (picture.fps ?? 2)), picture.data.length - 1));
+  }, [moment]);
   useEffect(() => {
     if (!picture?.isShown) return setImage(null);
     const element = new Image();

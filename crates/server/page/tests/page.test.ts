@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { framePlan } from "../src/clip.ts";
+import { framePlan, seconds } from "../src/clip.ts";
 import { LANGUAGES, pythonLiteral, shortened, type Asked } from "../src/copy.ts";
 import { EventReader, events } from "../src/events.ts";
 import { pieces } from "../src/pieces.ts";
@@ -183,6 +183,14 @@ test("frames of a clip", () => {
     }
   }
   assert.equal(plan(60, 2, 64).times.length, 64);
+});
+
+test("times as answers write them", () => {
+  const cases: [unknown, number | null][] = [
+    ["00:00:04.50", 4.5], ["01:02:03", 3723], ["1:02", 62], ["2.5", 2.5], ["20 seconds", 20], ["3s", 3], [1.5, 1.5],
+    ["", null], ["soon", null], [-1, null], ["1:2:3:4", null], [null, null], [{}, null], ["1e9", null],
+  ];
+  for (const [value, expected] of cases) assert.equal(seconds(value), expected, JSON.stringify(value));
 });
 
 const PICTURE: Attachment = {
