@@ -71,8 +71,10 @@ export async function sampleFrames(file: Blob, fps: number, most: number): Promi
     for (const time of plan.times) {
       if (Math.abs(video.currentTime - time) > 1e-4) {
         const sought = happens(video, "seeked");
+        const presented = presents(video);
         video.currentTime = time;
         await sought;
+        await Promise.race([presented, new Promise((resolve) => setTimeout(resolve, MOMENT_MS))]);
       }
       context.drawImage(video, 0, 0, width, height);
       frames.push(canvas.toDataURL("image/jpeg", 0.9));
@@ -97,6 +99,16 @@ async function length(video: HTMLVideoElement): Promise<number> {
   video.currentTime = 1e7;
   await known;
   return Number.isFinite(video.duration) ? video.duration : video.currentTime;
+}
+
+/** A busy browser may have sought before it has the new frame to draw. Not all tell when they have; then a moment must
+ * do. */
+const MOMENT_MS = 200;
+
+function presents(video: HTMLVideoElement): Promise<void> {
+  return new Promise((resolve) => {
+    if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(() => resolve());
+  });
 }
 
 function happens(video: HTMLVideoElement, event: "loadeddata" | "seeked"): Promise<void> {
