@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, Result,
     cuda::{Driver, Failure, Gpu, Nvidia},
+    peak,
 };
 
 /// How exact the arithmetic between weights is.
@@ -100,6 +101,25 @@ impl Device {
     /// Whether computations that are the same at each call gain by being recorded, see [`crate::graph`].
     pub fn records(&self) -> bool {
         self.gpu().is_some()
+    }
+
+    /// Whether tokens are best chosen where their logits lie, by [`crate::sampling::Sampler`]: to read the logits back
+    /// would take longer than to choose. Where the host has them at hand, a sampler there need not look at all of them.
+    pub fn chooses_tokens(&self) -> bool {
+        self.gpu().is_some()
+    }
+
+    /// Whether pictures are embedded faster together than one after another: on the host each is enough for all cores.
+    pub fn gains_by_batches(&self) -> bool {
+        self.gpu().is_some()
+    }
+
+    /// Bytes of the last cache before the memory that tensors lie in; `None` where nobody tells.
+    pub fn cache_bytes(&self) -> Option<usize> {
+        match self.gpu() {
+            Some(gpu) => Some(gpu.driver().facts().cache_bytes as usize).filter(|&bytes| bytes > 0),
+            None => peak::last_level_cache_bytes(),
+        }
     }
 
     /// Bytes of the device's own memory that are free; `None` where tensors lie in the host's.

@@ -16,8 +16,6 @@ pub mod add;
 mod allocator;
 pub mod attention;
 mod buffer;
-// What the operations don't use yet, they will.
-#[allow(dead_code)]
 pub mod cuda;
 mod device;
 pub mod doctor;

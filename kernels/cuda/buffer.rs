@@ -50,11 +50,6 @@ impl DeviceBuffer {
         self.address
     }
 
-    /// Its length in bytes.
-    pub(crate) fn size(&self) -> usize {
-        self.bytes
-    }
-
     /// Copies `bytes` to its bytes from `start` on. It takes `&self` because the device orders what is asked for.
     ///
     /// # Errors
@@ -63,6 +58,23 @@ impl DeviceBuffer {
         let to = self.at(start, bytes.len())?;
         // SAFETY: `at` has checked that the range lies in this buffer.
         unsafe { self.gpu.driver().upload(bytes, to) }.map_err(Into::into)
+    }
+
+    /// Copies what `fill(start, piece)` writes to `bytes` of its bytes from `start` on, see
+    /// [`super::Driver::upload_with`].
+    ///
+    /// # Errors
+    /// [`Failure::Range`], or when the device fails.
+    pub(crate) fn write_with(
+        &self,
+        start: usize,
+        bytes: usize,
+        unit: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<()> {
+        let to = self.at(start, bytes)?;
+        // SAFETY: `at` has checked that the range lies in this buffer.
+        unsafe { self.gpu.driver().upload_with(to, bytes, unit, fill) }.map_err(Into::into)
     }
 
     /// Copies its bytes from `start` on to `bytes`.

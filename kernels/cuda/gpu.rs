@@ -140,7 +140,15 @@ impl Gpu {
     /// # Errors
     /// [`Failure::OutOfMemory`].
     pub(crate) fn uninitialised(self: &Arc<Self>, shape: &[usize], dtype: DType) -> Result<CudaTensor> {
-        CudaTensor::new(self, shape, dtype)
+        CudaTensor::new(shape, dtype, |bytes| self.allocate(bytes))
+    }
+
+    /// The same in memory of exactly its size that stays as long as a model.
+    ///
+    /// # Errors
+    /// [`Failure::OutOfMemory`].
+    pub(crate) fn lasting(self: &Arc<Self>, shape: &[usize], dtype: DType) -> Result<CudaTensor> {
+        CudaTensor::new(shape, dtype, |bytes| self.allocate_lasting(bytes))
     }
 
     /// A tensor of `values`.

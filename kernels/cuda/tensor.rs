@@ -16,13 +16,17 @@ pub(crate) struct CudaTensor {
 }
 
 impl CudaTensor {
-    /// Arbitrary elements.
-    pub(super) fn new(gpu: &Arc<Gpu>, shape: &[usize], dtype: DType) -> Result<Self> {
+    /// Arbitrary elements, in memory that `allocate` gives.
+    pub(super) fn new(
+        shape: &[usize],
+        dtype: DType,
+        allocate: impl FnOnce(usize) -> Result<DeviceBuffer>,
+    ) -> Result<Self> {
         if !matches!(dtype, DType::F32 | DType::BF16 | DType::U32) {
             return Err(argument("tensor", "dtype", dtype, "F32, BF16 or U32"));
         }
         let bytes = shape.iter().try_fold(dtype.size_in_bytes(), |n, &dim| n.checked_mul(dim));
-        let buffer = gpu.allocate(bytes.unwrap_or(usize::MAX))?;
+        let buffer = allocate(bytes.unwrap_or(usize::MAX))?;
         Ok(Self { buffer: Arc::new(buffer), start: 0, shape: Shape::new(shape)?, dtype })
     }
 
@@ -154,20 +158,20 @@ impl CudaTensor {
         self.buffer.write(self.start, bytemuck::cast_slice(values))
     }
 
-    /// Replaces the bytes from byte `start` on; what was asked for before still sees the old ones.
+    /// Replaces its bytes, of which there may be more; what was asked for before still sees the old ones.
     ///
     /// # Errors
-    /// When they reach outside of the tensor, or the device fails.
-    pub(crate) fn write_bytes(&self, start: usize, bytes: &[u8]) -> Result<()> {
-        match start.checked_add(bytes.len()) {
-            Some(end) if end <= self.size_in_bytes() => self.buffer.write(self.start + start, bytes),
-            _ => Err(argument(
-                "tensor",
-                "bytes",
-                (start, bytes.len()),
-                format!("within {}", self.size_in_bytes()),
-            )),
-        }
+    /// [`super::Failure::Range`] when there are fewer; otherwise when the device fails.
+    pub(crate) fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
+        self.buffer.write(self.start, bytes)
+    }
+
+    /// Replaces all its bytes by those that `fill(start, piece)` writes, see [`super::Driver::upload_with`].
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn write_with(&self, unit: usize, fill: &mut dyn FnMut(usize, &mut [u8])) -> Result<()> {
+        self.buffer.write_with(self.start, self.size_in_bytes(), unit, fill)
     }
 
     /// Replaces its first elements by those of `from`, another tensor of the same type that is no longer.

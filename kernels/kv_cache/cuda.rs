@@ -34,7 +34,7 @@ impl CudaLayer {
     /// A cache whose slots hold nothing yet: what is not written is not read.
     pub(super) fn new(gpu: &Arc<Gpu>, shape: Shape) -> Result<Self> {
         let Shape { blocks, block_size, kv_heads, head_dim, .. } = shape;
-        let slots = || gpu.uninitialised(&[blocks * block_size, kv_heads, head_dim], DType::BF16);
+        let slots = || gpu.lasting(&[blocks * block_size, kv_heads, head_dim], DType::BF16);
         Ok(Self { keys: slots()?, values: slots()?, kv_heads, head_dim })
     }
 

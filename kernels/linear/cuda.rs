@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use half::{bf16, slice::HalfFloatSliceExt};
 
-use self::select::{Problem, cell};
-use super::{Order, Scheme, bf16::PackedBf16, product::Source, quantized::PackedInt};
+use self::select::Problem;
+use super::{Format, Order, Scheme, bf16::PackedBf16, product::Source, quantized::PackedInt};
 use crate::{
     DType, HostElements, HostMatrix, Result,
     cuda::{Argument, CudaTensor, Failure, Gpu, Launch, Tiles},
@@ -25,9 +25,6 @@ const OP: &str = "linear";
 
 /// Features to a multiple of which a row of activations is filled up: 16 bytes.
 pub(super) const GRAIN: usize = 8;
-
-/// How many bytes of a weight are arranged on the host at a time.
-const STAGED: usize = 32 << 20;
 
 /// How weights are stored; the order is that of `Kind` in codes.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +37,26 @@ pub(crate) enum Kind {
     Int4,
     /// The same with zero points.
     Int4Zero,
+}
+
+impl Kind {
+    fn of(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Int8 => Self::Int8,
+            Scheme::Int4Symmetric => Self::Int4,
+            Scheme::Int4Asymmetric => Self::Int4Zero,
+        }
+    }
+}
+
+/// Bytes of a weight of `rows` arranged rows and `cols` features.
+pub(super) fn bytes(rows: usize, cols: usize, format: Format) -> usize {
+    match format {
+        Format::Exact | Format::Bf16 => layout::pitch(cols).saturating_mul(2).saturating_mul(rows),
+        Format::Quantized(scheme) => {
+            layout::sixteen_rows(cols, Kind::of(scheme)).saturating_mul(rows.div_ceil(16))
+        }
+    }
 }
 
 /// What happens to finished sums; the numbers are those of `Finish` in product.cuh.
@@ -81,12 +98,12 @@ impl CudaWeight {
             && let HostElements::Bf16(values) = part.elements()?
         {
             // As it is stored: straight from the file's pages.
-            let data = gpu.upload(bytemuck::cast_slice(values), &[rows, cols], DType::BF16)?;
+            let data = gpu.lasting(&[rows, cols], DType::BF16)?;
+            data.write_bytes(bytemuck::cast_slice(values))?;
             return Ok(Self { data, kind: Kind::Bf16, order, rows, cols });
         }
-        let mut wide = Vec::new();
-        Self::upload_rows(order, rows, cols, gpu, |row, to| {
-            layout::read_row(parts, order, row, &mut wide, to)
+        Self::upload_rows(order, rows, cols, gpu, |row, wide, to| {
+            layout::read_row(parts, order, row, wide, to)
         })
     }
 
@@ -101,36 +118,33 @@ impl CudaWeight {
         cols: usize,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
-        let mut wide = vec![0.0; cols];
-        Self::upload_rows(order, rows, cols, gpu, |row, to| {
-            packed.read_row(layout::packed_row(order, row), &mut wide)?;
-            to.convert_from_f32_slice(&wide);
+        Self::upload_rows(order, rows, cols, gpu, |row, wide, to| {
+            wide.resize(cols, 0.0);
+            packed.read_row(layout::packed_row(order, row), wide)?;
+            to.convert_from_f32_slice(wide);
             Ok(())
         })
     }
 
-    /// Uploads rows, filled up, that `read` writes one after the other.
+    /// Uploads rows, filled up, each of which `read` writes with room for it in f32; on all threads, while the device
+    /// fetches those before.
     fn upload_rows(
         order: Order,
         rows: usize,
         cols: usize,
         gpu: &Arc<Gpu>,
-        mut read: impl FnMut(usize, &mut [bf16]) -> Result<()>,
+        read: impl Fn(usize, &mut Vec<f32>, &mut [bf16]) -> Result<()> + Sync,
     ) -> Result<Self> {
         let rows = layout::arranged_rows(order, rows);
         let pitch = layout::pitch(cols);
-        let data = gpu.uninitialised(&[rows, pitch], DType::BF16)?;
-        let at_once = (STAGED / (2 * pitch.max(1))).max(1);
-        let mut staged = vec![bf16::ZERO; at_once.min(rows) * pitch];
-        for first in (0..rows).step_by(at_once) {
-            let staged = &mut staged[..at_once.min(rows - first) * pitch];
-            for (row, to) in (first..).zip(staged.chunks_exact_mut(pitch.max(1))) {
-                // What fills a row up is never written to.
-                read(row, &mut to[..cols])?;
+        let data = gpu.lasting(&[rows, pitch], DType::BF16)?;
+        let mut outcome = Ok(());
+        data.write_with(2 * pitch, &mut |start, piece| {
+            if outcome.is_ok() {
+                outcome = layout::fill_rows(start / (2 * pitch), pitch, cols, piece, &read);
             }
-            data.write_bytes(first * pitch * 2, bytemuck::cast_slice(staged))?;
-        }
-        Ok(Self { data, kind: Kind::Bf16, order, rows, cols })
+        })?;
+        outcome.map(|()| Self { data, kind: Kind::Bf16, order, rows, cols })
     }
 
     /// Quantizes the parts on the processor and uploads them.
@@ -160,24 +174,15 @@ impl CudaWeight {
         cols: usize,
         gpu: &Arc<Gpu>,
     ) -> Result<Self> {
-        let kind = match packed.scheme() {
-            Scheme::Int8 => Kind::Int8,
-            Scheme::Int4Symmetric => Kind::Int4,
-            Scheme::Int4Asymmetric => Kind::Int4Zero,
-        };
+        let kind = Kind::of(packed.scheme());
         let rows = layout::arranged_rows(order, rows);
-        // A weight without features has no cells, and a step of none.
-        let sixteen = (layout::groups(cols) * cell(kind)).max(4);
+        let sixteen = layout::sixteen_rows(cols, kind);
         let indices = rows.div_ceil(16);
-        let data = gpu.uninitialised(&[indices, sixteen / 4], DType::U32)?;
-        let at_once = (STAGED / sixteen).max(1);
-        let mut staged = vec![0; at_once.min(indices) * sixteen];
-        for first in (0..indices).step_by(at_once) {
-            let staged = &mut staged[..at_once.min(indices - first) * sixteen];
-            staged.fill(0);
-            layout::write_all_cells(packed, order, kind, first, sixteen, staged);
-            data.write_bytes(first * sixteen, staged)?;
-        }
+        let data = gpu.lasting(&[indices, sixteen / 4], DType::U32)?;
+        data.write_with(sixteen, &mut |start, piece| {
+            piece.fill(0);
+            layout::write_all_cells(packed, order, kind, start / sixteen, sixteen, piece);
+        })?;
         Ok(Self { data, kind, order, rows, cols })
     }
 
@@ -197,7 +202,6 @@ impl CudaWeight {
     }
 
     /// The stored numbers, for kernels that read rows: bf16 `(rows, pitch)`, or cells as codes.cuh describes them.
-    #[allow(dead_code)]
     pub(crate) fn data(&self) -> (&CudaTensor, Kind) {
         (&self.data, self.kind)
     }

@@ -50,6 +50,12 @@ pub struct Weight {
     size_in_bytes: usize,
 }
 
+/// Bytes that a weight of `rows` outputs and `cols` inputs takes in a CUDA device's memory. The rows of a gate and an up
+/// projection come in groups of eight of each.
+pub fn device_bytes(rows: usize, cols: usize, format: Format) -> usize {
+    cuda::bytes(rows, cols, format)
+}
+
 /// Where the weight lies.
 #[derive(Clone, Debug)]
 pub(crate) enum WeightStorage {

@@ -84,10 +84,17 @@ struct Tables {
     unused: u32,
 }
 
+/// Bytes of a [`CudaSampler`].
+pub(super) fn bytes(slots: usize, vocabulary: usize) -> usize {
+    let rows = size_of::<Request>() + STATE + BINS * 16 + MEMBERS * 16 + 2 * size_of::<u32>();
+    let tables = vocabulary.div_ceil(CHUNK) * 8 + vocabulary * (4 + 2) + vocabulary.div_ceil(32) * 4;
+    slots.saturating_mul(rows + tables)
+}
+
 impl CudaSampler {
     pub(super) fn new(gpu: &Arc<Gpu>, slots: usize, vocabulary: usize) -> Result<Self> {
         let words = vocabulary.div_ceil(32);
-        let room = |each: usize| gpu.allocate(slots * each);
+        let room = |each: usize| gpu.allocate_lasting(slots * each);
         let sampler = Self {
             slots,
             vocabulary,
@@ -99,7 +106,7 @@ impl CudaSampler {
             biases: room(vocabulary * 4)?,
             seen: room(vocabulary * 2)?,
             allowed: room(words * 4)?,
-            chosen: gpu.uninitialised(&[2, slots], DType::U32)?,
+            chosen: gpu.lasting(&[2, slots], DType::U32)?,
         };
         sampler.states.fill(0)?;
         sampler.bins.fill(0)?;

@@ -162,6 +162,11 @@ impl Sampler {
         Ok(Self { vocabulary, slots: vec![Slot::default(); slots], requests: Vec::new(), place })
     }
 
+    /// Bytes that such a sampler takes in a CUDA device's memory.
+    pub fn device_bytes(slots: usize, vocabulary: usize) -> usize {
+        cuda::bytes(slots, vocabulary)
+    }
+
     /// Gives a place to a sequence; whoever had it is forgotten.
     ///
     /// # Errors

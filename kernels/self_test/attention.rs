@@ -52,8 +52,11 @@ pub(super) fn varlen(bench: &mut Bench) -> Result<()> {
             let rotated = Rotated { qkv: &qkv.device, tables: &tables, heads };
             attention::varlen_rotated(rotated, &segments, scale, Precision::Bf16)
         });
-        let twice = Tolerance { absolute: 2.0 * AVERAGE.absolute, ..AVERAGE };
-        bench.compare(case, found, &expected.reshape(&[tokens, width])?, twice)?;
+        // Numbers are below 2. The processor rounds queries when they are scaled already and the reference before, so that
+        // scores differ a little too.
+        let times = if bench.is_narrow() { 2.0 } else { 3.0 };
+        let tolerance = Tolerance { absolute: times * AVERAGE.absolute, ..AVERAGE };
+        bench.compare(case, found, &expected.reshape(&[tokens, width])?, tolerance)?;
     }
     Ok(())
 }

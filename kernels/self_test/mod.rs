@@ -110,6 +110,7 @@ pub fn run_some(
         ("linear int8", products::QUANTIZED_WHY, products::int8),
         ("linear int4", products::QUANTIZED_WHY, products::int4),
         ("linear swiglu", products::SWIGLU_WHY, products::swiglu),
+        ("linear company", "exact: a token's sums are made in one order", products::company),
         ("attention varlen", attention::WHY, attention::varlen),
         ("attention causal", attention::WHY, attention::causal),
         ("top_k", "exact: the same entries in the same order", choice::top_k),

@@ -124,6 +124,55 @@ pub(super) fn swiglu(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// One token has the same bits alone and among others, whichever kernel multiplies: those for few tokens, those for many,
+/// and on Hopper those of its own matrix unit, whose sums are assumed to be rounded as the others are.
+pub(super) fn company(bench: &mut Bench) -> Result<()> {
+    const MOST: usize = 1024;
+    for format in [Format::Bf16, Format::Quantized(Scheme::Int8), Format::Quantized(Scheme::Int4Asymmetric)] {
+        // The last is so long that a sum into the residual is cut in two.
+        for (cols, rows) in [(72, 40), (328, 272), (8264, 136)] {
+            if !bench.has_time(17 * cols * rows) {
+                continue;
+            }
+            let tokens = [2, 16, 17, 64, 65, 129, MOST].into_iter();
+            let tokens: Vec<usize> = tokens.filter(|tokens| bench.has_time(tokens * cols * rows)).collect();
+            let all = tokens.iter().copied().max().unwrap_or(1);
+            let x = bench.activations(&[all, cols], 1.0)?.device;
+            let residual = bench.pair(&[all, rows], 1.0)?.device;
+            let weight = matrix(&bench.values(&[rows, cols], 1.0), cols)?;
+            let weight = match Weight::new(vec![weight], Order::Stacked, format, &bench.device) {
+                Ok(weight) => weight,
+                Err(error) => {
+                    bench.fault(format_args!("{cols} to {rows}, {format:?}"), error);
+                    continue;
+                }
+            };
+            let product = |tokens: usize, add: bool| -> Result<Tensor> {
+                let x = x.narrow(0, 0, tokens)?;
+                let y = match add {
+                    true => linear::forward_add(&x, &weight, None, residual.narrow(0, 0, tokens)?)?,
+                    false => linear::forward_f32(&x, &weight, None)?,
+                };
+                y.narrow(0, 0, 1)
+            };
+            for add in [false, true] {
+                let alone = match product(1, add).and_then(|alone| alone.to_f32_vec()) {
+                    Ok(alone) => Tensor::from_f32(alone, &[1, rows], &bench.host)?,
+                    Err(error) => {
+                        bench.fault(format_args!("alone, {cols} to {rows}, {format:?}"), error);
+                        continue;
+                    }
+                };
+                for &tokens in &tokens {
+                    let case = format!("the first of {tokens}, {cols} to {rows}, {format:?}, added: {add}");
+                    bench.compare(case, product(tokens, add), &alone, Tolerance::EXACT)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The numbers that a product multiplies with, in the order of the rows: what the processor's form of the weight says,
 /// in bf16 on devices that compute so.
 fn numbers(bench: &Bench, part: &HostMatrix, format: Format) -> Result<Vec<f32>> {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use ocellus_kernels::{
     Device, Precision, Tensor, add, attention, embedding, gelu, kv_cache,
     linear::{self, Order, Weight},
-    peak::{Limit, last_level_cache_bytes},
+    peak::Limit,
     rms_norm,
     rotary::{self, Multimodal, Tables},
     silu_mul,
@@ -130,7 +130,7 @@ pub fn run(options: &Options, limits: &Limits, progress: &Progress<'_>) -> Resul
     let conditions = vec![
         (
             "weights, keys, values",
-            json!("cold: in turn from copies that together are four times the last-level cache"),
+            json!("cold: in turn from copies that together are four times the device's last-level cache"),
         ),
         ("activations", json!("warm")),
         (
@@ -538,7 +538,7 @@ impl Shapes<'_> {
     /// How many copies of something of `bytes` bytes it takes so that none is in a cache when its turn comes again.
     fn copies(&self, bytes: f64) -> usize {
         const CACHE_BYTES: usize = 32 << 20;
-        let four_caches = || 4 * last_level_cache_bytes().unwrap_or(CACHE_BYTES);
+        let four_caches = || 4 * self.device.cache_bytes().unwrap_or(CACHE_BYTES);
         let together = self.options.copies_bytes.unwrap_or_else(four_caches);
         (together as f64 / bytes.max(1.0)).ceil().clamp(1.0, 4096.0) as usize
     }

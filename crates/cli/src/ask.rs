@@ -110,7 +110,7 @@ impl Ask {
         // The files first: a wrong name should not cost the time of loading a model.
         let pictures = self.images.iter().map(|path| read_picture(path)).collect::<Result<Vec<_>, _>>()?;
         let first = pictures.first().cloned().unwrap_or_default();
-        let engine = self.model.load()?;
+        let engine = self.model.load(None)?;
         let mut events = engine.submit(self.request(pictures, engine.info()));
 
         let mut output = Output::new(self.json);

@@ -15,7 +15,7 @@ use ocellus_bench::{
 };
 use serde_json::json;
 
-use crate::{Failure, memory::peak_resident_bytes};
+use crate::{Failure, find::Meant, memory::peak_resident_bytes};
 
 /// What was typed.
 #[derive(Debug, clap::Args)]
@@ -80,8 +80,8 @@ struct KernelsArguments {
 /// Which model, and how its weights are held.
 #[derive(Debug, clap::Args)]
 struct ModelArguments {
-    /// Folder with a checkpoint in the official layout.
-    #[arg(long, value_name = "DIR", conflicts_with = "random", required_unless_present = "random")]
+    /// Folder with a checkpoint in the official layout, or a repository as owner/name, which is fetched if need be.
+    #[arg(long, value_name = "MODEL", conflicts_with = "random", required_unless_present = "random")]
     model: Option<PathBuf>,
     /// Random weights of a published size (3b, 7b, 32b, 72b), which are written to --cache once.
     #[arg(long, value_name = "SIZE")]
@@ -263,7 +263,7 @@ impl ModelArguments {
     /// The checkpoint's folder; that of a random model is written first.
     fn folder(&self, progress: &Progress<'_>) -> anyhow::Result<PathBuf> {
         match (&self.model, &self.random) {
-            (Some(folder), _) => Ok(folder.clone()),
+            (Some(model), _) => Meant::new(model)?.folder(None, None),
             (None, Some(preset)) => {
                 let random = RandomModel { preset: preset.clone(), layers: self.layers, blocks: self.blocks };
                 random.write(self.cache.as_deref().unwrap_or(&default_cache()), progress)

@@ -12,10 +12,12 @@ mod doctor;
 mod document;
 mod draw;
 mod embedded;
+mod find;
 mod located;
 mod log;
 mod memory;
 mod model;
+mod pull;
 mod quantize;
 mod sample_call;
 mod self_test;
@@ -39,11 +41,11 @@ struct Arguments {
 const INTRODUCTION: &str = "\
 Ocellus answers questions about pictures, documents and clips with Qwen2.5-VL, on this machine alone.
 
-  ocellus serve                                  a page and an API on http://127.0.0.1:8000, with a tiny demo model
-  ocellus serve --model DIR                      the same with your checkpoint, a folder in the official layout
+  ocellus serve                                  a page and an API on http://127.0.0.1:8000, with a tiny built-in model
+  ocellus serve --model Qwen/Qwen2.5-VL-3B-Instruct   the same with real weights, which are fetched once; or a folder
   ocellus ask --image a.png \"What is this?\"      one answer, here on the terminal
   ocellus ask --image a.png --draw b.png \"Locate all cups, output the bbox coordinates in JSON format\"
-  ocellus quantize --help                        pack weights once in 8 or 4 bits: a faster start
+  ocellus pull Qwen/Qwen2.5-VL-3B-Instruct       fetches weights, and goes on where it was interrupted
   ocellus doctor                                 what this machine has to compute on
   ocellus help                                   everything else
 ";
@@ -54,6 +56,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Ask one question about pictures, and read the answer here.
     Ask(ask::Arguments),
+    /// Fetch a checkpoint from a hub into the cache, or what is newer of it.
+    Pull(pull::Arguments),
     /// Pack a checkpoint's weights once, so that later starts only read them.
     Quantize(quantize::Arguments),
     /// Count the tokens that pictures take.
@@ -111,6 +115,7 @@ fn run() -> Result<(), Failure> {
             log::start(log::LogFormat::Text);
             typed.apply()
         }
+        Command::Pull(typed) => typed.apply(),
         Command::Count(typed) => typed.apply(),
         Command::Bench(typed) => typed.apply(),
         Command::Doctor(typed) => typed.apply(),

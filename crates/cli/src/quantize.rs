@@ -6,13 +6,13 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use ocellus_engine::{Formats, Model, Progress, Source, WeightFormat};
 
-use crate::Failure;
+use crate::{Failure, find::Meant};
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with a checkpoint in the official layout.
-    #[arg(long, value_name = "DIR")]
+    /// Folder with a checkpoint in the official layout, or a repository as owner/name, which is fetched if need be.
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// How to pack: bf16, int8 or int4. Later starts with the same `--weights` read the file in place of the
     /// checkpoint's weights.
@@ -32,9 +32,10 @@ impl Arguments {
             let message = format!("--weights {}: only bf16, int8 and int4 are packed", self.weights);
             return Err(Failure::Usage(message));
         }
-        let folder = self.to.as_deref().unwrap_or(&self.model);
+        let model = Meant::new(&self.model)?.folder(None, None)?;
+        let folder = self.to.as_deref().unwrap_or(&model);
         let formats = Formats { decoder: self.weights, tower: self.vision_weights };
-        let source = Source::folder(&self.model);
+        let source = Source::folder(&model);
         // A hidden bar, as on a pipe or in a log file, writes nothing.
         let bar = RefCell::new(spinner());
         let show = |progress: Progress| match progress {
@@ -48,7 +49,7 @@ impl Arguments {
                 bar.set_position(written as u64);
             }
             // Packing is done in the host's memory, which is not planned.
-            Progress::Planned(_) => {}
+            Progress::Planned { .. } => {}
             Progress::Tokenizer | Progress::Weights => bar.borrow().set_message("reading the checkpoint"),
             Progress::VisionTower => bar.borrow().set_message("packing the vision tower"),
             Progress::Decoder => bar.borrow().set_message("packing the decoder"),

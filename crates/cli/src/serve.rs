@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ocellus_server::fetch::{AllowedHost, Limits, Policy};
 use ocellus_server::{
-    AllowedOrigin, Bind, ConnectionLimits, Error, Keys, MediaRoot, ModelNames, PublicUrl, SamplingDefaults,
-    Serving, Settings, State, app, serve, starting,
+    AllowedOrigin, Bind, ConnectionLimits, Error, Keys, MediaRoot, ModelNames, Page, PublicUrl,
+    SamplingDefaults, Serving, Settings, State, app, serve, starting,
 };
 
 use crate::Failure;
@@ -63,7 +63,8 @@ pub(crate) struct Arguments {
     /// Let requests name files below this folder, as file:///…
     #[arg(long, value_name = "DIR")]
     media_root: Option<PathBuf>,
-    /// Use no network but the connections of clients: nothing is fetched, whatever --media-fetch says.
+    /// Use no network but the connections of clients: nothing is fetched, whatever --media-fetch says, and a model only
+    /// read from a folder or the cache.
     #[arg(long)]
     offline: bool,
     /// Whose sampling defaults hold for requests that name none: the checkpoint's own, or the hosted service's.
@@ -72,6 +73,9 @@ pub(crate) struct Arguments {
     /// Say nothing in answers that the dialects don't know, such as the sizes of pictures.
     #[arg(long)]
     no_extensions: bool,
+    /// Show no page at /, on which the model can be tried.
+    #[arg(long)]
+    no_page: bool,
     /// Most tokens of an answer; also its length when a request names none.
     #[arg(long, value_name = "TOKENS", default_value_t = 8192, value_parser = at_least_one)]
     max_completion_tokens: usize,
@@ -123,6 +127,8 @@ pub(crate) struct Serve {
     bind: Bind,
     settings: Settings,
     serving: Serving,
+    /// No network but the connections of clients.
+    offline: bool,
 }
 
 impl Arguments {
@@ -132,6 +138,7 @@ impl Arguments {
 
     pub(crate) fn parse(self) -> Result<Serve, Failure> {
         let usage = |message: &str| Err(Failure::Usage(message.to_owned()));
+        let other_names = if self.model_name.is_none() { self.model.other_names() } else { Vec::new() };
         let name = self.model_name.unwrap_or_else(|| self.model.name());
         if name.is_empty() || self.alias.iter().any(String::is_empty) {
             return usage("a model's name must not be empty");
@@ -158,11 +165,12 @@ impl Arguments {
         let names = ModelNames::own(name.clone());
         let names = if self.no_hosted_names { names } else { names.with_hosted_names() };
         let settings = Settings {
-            names: self.alias.into_iter().fold(names, ModelNames::with_alias),
+            names: self.alias.into_iter().chain(other_names).fold(names, ModelNames::with_alias),
             keys: Keys::new(self.api_key.iter().map(String::as_str)),
             media_fetch,
             media_root,
             extensions: !self.no_extensions,
+            page: if self.no_page { Page::Off } else { Page::Shown },
             sampling_defaults: match self.defaults {
                 Defaults::Weights => SamplingDefaults::Weights,
                 Defaults::Hosted => SamplingDefaults::Hosted,
@@ -177,7 +185,7 @@ impl Arguments {
             drain: Duration::from_secs(self.drain_timeout),
             connections: ConnectionLimits { open: self.max_connections, ..ConnectionLimits::default() },
         };
-        Ok(Serve { model: self.model, name, bind, settings, serving })
+        Ok(Serve { model: self.model, name, bind, settings, serving, offline: self.offline })
     }
 }
 
@@ -190,21 +198,22 @@ impl Serve {
         })?;
         let address = listener.local_addr()?;
         let with_key = !self.settings.keys.is_empty();
-        let (router, opening) = starting();
-        let Self { model, name, settings, serving, .. } = self;
+        let page = self.settings.page;
+        let (router, opening) = starting(page);
+        let Self { model, name, settings, serving, offline, .. } = self;
 
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let served = runtime.block_on(async {
             let stop = stop_signal(serving.drain)?;
             let mut serving = tokio::spawn(serve(listener, router, serving, stop));
-            let mut loading = tokio::task::spawn_blocking(move || model.load());
+            let mut loading = tokio::task::spawn_blocking(move || model.load(offline.then_some("--offline")));
             let engine = tokio::select! {
                 // Stopped, or no longer able to accept connections, before there was a model.
                 served = &mut serving => return Ok(served??),
                 loaded = &mut loading => loaded??,
             };
             opening.open(app(State::new(Arc::new(engine), settings)?));
-            announce(&sample_call::text(&url(address), &name, with_key));
+            announce(&sample_call::text(&url(address), &name, with_key, page));
             Ok(serving.await??)
         });
         // A model that is still being loaded, or an answer that was cut off, must not hold the process up.
@@ -321,6 +330,8 @@ mod tests {
         let serve = parse("").unwrap();
         assert_eq!((serve.serving.drain, serve.settings.media_root), (Duration::from_secs(30), None));
         assert_eq!(serve.settings.sampling_defaults, SamplingDefaults::Weights);
+        assert_eq!(serve.settings.page, Page::Shown);
+        assert_eq!(parse("--no-page").unwrap().settings.page, Page::Off);
         assert_eq!(serve.serving.connections, ConnectionLimits::default());
         let serve = parse("--drain-timeout 0 --defaults hosted --media-root . --max-connections 7").unwrap();
         assert_eq!(serve.serving.drain, Duration::ZERO);

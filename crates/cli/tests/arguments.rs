@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 #[test]
@@ -21,7 +22,8 @@ fn each_wrong_command_line_says_what_is_wrong() {
     let mut wrong = String::new();
     for (line, status, expected) in CASES {
         let words = line.split(' ').filter(|word| !word.is_empty());
-        let output = ocellus(words.map(|word| word.replace("FOLDER", &place).replace("PORT", &port)));
+        let output =
+            ocellus(words.map(|word| word.replace("FOLDER", &place).replace("PORT", &port)), &folder);
         let error =
             String::from_utf8(output.stderr).unwrap().replace(&place, "FOLDER").replace(&port, "PORT");
         // clap adds the same advice under each message, and the system's numbers differ from system to system.
@@ -43,15 +45,17 @@ fn each_wrong_command_line_says_what_is_wrong() {
 #[test]
 fn a_good_command_line_is_answered() {
     let words = ["ask", "Why?", "--max-tokens", "2", "--context", "64", "--device", "auto"];
-    let output = ocellus(words.map(str::to_owned));
+    let output = ocellus(words.map(str::to_owned), &std::env::temp_dir());
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!output.stdout.is_empty() && output.stderr.is_empty());
 }
 
-fn ocellus(words: impl IntoIterator<Item = String>) -> Output {
+fn ocellus(words: impl IntoIterator<Item = String>, home: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
     // What the one who runs the tests has set must not answer for the arguments.
     command.env_remove("OCELLUS_API_KEY").env_remove("OCELLUS_LOG").env("NO_COLOR", "1");
+    // No test asks a hub, or sees what is in the user's cache.
+    command.env_remove("HF_HUB_CACHE").env("HF_HOME", home).env("HF_HUB_OFFLINE", "1");
     command.args(words).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -96,6 +100,16 @@ const CASES: &[Case] = &[
     // Addresses.
     ("serve --host 0.0.0.0 --port 0", 2, "error: --host 0.0.0.0 can be reached from other machines, but no --api-key is set: set one, or accept requests from everybody with --allow-no-key"),
     ("serve --port PORT", 1, "error: listening on 127.0.0.1 port PORT: Address already in use"),
+    // Models by name. None of these asks anybody.
+    ("pull", 2, "error: the following required arguments were not provided:\n  <NAME>"),
+    ("pull FOLDER", 2, "error: FOLDER: a folder, expected the name of a repository"),
+    ("pull nothing", 2, "error: \"nothing\" is no folder here and no model's name: expected the folder of a checkpoint, owner/name of a repository, or one of qwen2.5-vl-3b-instruct, qwen2.5-vl-7b-instruct, qwen2.5-vl-32b-instruct, qwen2.5-vl-72b-instruct"),
+    ("pull owner/..name", 2, "error: \"owner/..name\" is no folder here, and no repository: expected owner/name of letters, digits and single `-`, `_` or `.` between them, at most 96 characters"),
+    ("pull owner/name --revision ../main", 2, "error: --revision \"../main\": expected a branch, a tag or a commit as revision: letters, digits, `-`, `_`, `.`, `+` and `/`, at most 200 characters"),
+    ("pull owner/name --parallel 0", 2, "error: invalid value '0' for '--parallel <FILES>': 0 is not in 1..=32"),
+    ("ask Why? --model nothing", 1, "error: \"nothing\" is no folder here and no model's name: expected the folder of a checkpoint, owner/name of a repository, or one of qwen2.5-vl-3b-instruct, qwen2.5-vl-7b-instruct, qwen2.5-vl-32b-instruct, qwen2.5-vl-72b-instruct"),
+    ("ask Why? --model owner/name", 1, "error: no folder is called owner/name; as a repository: owner/name is not whole in the cache FOLDER/hub, and HF_HUB_OFFLINE=1 forbids fetching it: pull it once with a network (ocellus pull owner/name), or give the folder of a checkpoint"),
+    ("serve --port 0 --offline --model owner/name@v1", 1, "error: no folder is called owner/name; as a repository: owner/name@v1 is not whole in the cache FOLDER/hub, and --offline forbids fetching it: pull it once with a network (ocellus pull owner/name@v1), or give the folder of a checkpoint"),
     // Files.
     ("serve --port 0 --model FOLDER/nothing", 1, "error: loading FOLDER/nothing: FOLDER/nothing: does not exist, expected a folder that holds a checkpoint"),
     ("serve --port 0 --model FOLDER/notes.txt", 1, "error: loading FOLDER/notes.txt: FOLDER/notes.txt: a file, not a folder, expected a folder that holds a checkpoint"),

@@ -18,7 +18,8 @@ use ocellus_weights::Source;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Error, Event, Formats, Load, LoadError, Model, Part, Progress, Request, Sampling, Started, WeightFormat,
+    Error, Event, Formats, Load, LoadError, Model, Part, Place, Progress, Request, Sampling, Started,
+    WeightFormat,
     load::LoadCounters,
     model,
     prepare::{Bounds, Prepared},
@@ -58,6 +59,8 @@ pub struct Options {
     /// Tokens that prompt and answer of all running requests may have together. `None` takes what the model was
     /// made for, up to 32768.
     pub context_tokens: Option<usize>,
+    /// Bytes of the host's memory that may be taken, where no device has its own. `None`: nobody looks.
+    pub host_memory: Option<usize>,
     /// What decoding a picture may cost.
     pub media_budget: Budget,
     /// Requests that may wait before further ones are refused.
@@ -69,6 +72,9 @@ pub struct Options {
     pub prefill_chunk: usize,
     /// The same while answers are being written, which wait as long for their next token.
     pub prefill_chunk_beside_answers: usize,
+    /// Tokens of pictures, of one request or of several, that are embedded together; a larger picture is embedded alone.
+    /// `None`: as many as the largest picture has where the device gains by it, else each picture alone.
+    pub picture_batch: Option<usize>,
 }
 
 impl Default for Options {
@@ -77,11 +83,13 @@ impl Default for Options {
             device: "auto".to_owned(),
             formats: Formats::default(),
             context_tokens: None,
+            host_memory: None,
             media_budget: Budget::default(),
             queue_limit: 64,
             parallel: 8,
             prefill_chunk: 1024,
             prefill_chunk_beside_answers: 128,
+            picture_batch: None,
         }
     }
 }
@@ -136,16 +144,26 @@ impl Engine {
     /// [`LoadError`] naming what is missing, broken or contradictory, and where.
     pub fn load(source: &Source, options: &Options, progress: &dyn Fn(Progress)) -> Result<Self, LoadError> {
         let device = Device::open(&options.device)?;
-        if let Some(free) = device.free_memory()? {
-            let (plan, context) =
-                model::plan(source, options.formats, options.context_tokens, options.prefill_chunk.max(1))?;
-            if plan.total() > free {
-                return Err(LoadError::NoRoom { plan, free, advice: plan.advice(free, context) });
-            }
-            progress(Progress::Planned(plan));
+        if let Some((free, place)) = memory(&device, options)? {
+            let plan = model::plan(source, options, place, free)?;
+            progress(Progress::Planned { plan, free, place });
         }
         let model = Model::load_as(source, options.formats, &device, progress)?;
         Self::start(model, options)
+    }
+
+    /// Whether there is room for a model of which only the content of its `config.json` is here, and the bytes of its
+    /// weights are known, as if it were stored in bf16: before it is fetched.
+    ///
+    /// # Errors
+    /// [`LoadError::NoRoom`] when there is none, others when the configuration or the device can't be used.
+    pub fn would_fit(config: &str, stored_bytes: usize, options: &Options) -> Result<(), LoadError> {
+        match memory(&Device::open(&options.device)?, options)? {
+            Some((free, place)) => {
+                model::plan_of_config(config, stored_bytes, options, place, free).map(drop)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Starts the threads for a model that is loaded already.
@@ -177,6 +195,10 @@ impl Engine {
             prefill_chunk_beside_answers: options.prefill_chunk_beside_answers.max(1),
             // Sums in f32 are cut by their size, so what is computed beside a request would show in its last digits.
             parallel: if model.formats.decoder == WeightFormat::F32 { 1 } else { options.parallel.max(1) },
+            picture_batch: options.picture_batch.unwrap_or(match model.device.gains_by_batches() {
+                true => model::LARGEST_PICTURE_TOKENS,
+                false => 0,
+            }),
             queue_limit: options.queue_limit,
             load: Arc::new(LoadCounters::new(wanted.div_ceil(BLOCK_SIZE))),
         };
@@ -244,6 +266,14 @@ impl Engine {
     pub fn info(&self) -> &Info {
         &self.shared.info
     }
+}
+
+/// What is free, and whose; `None` when nobody looks.
+fn memory(device: &Device, options: &Options) -> Result<Option<(usize, Place)>, LoadError> {
+    Ok(match device.free_memory()? {
+        Some(free) => Some((free, Place::Device)),
+        None => options.host_memory.map(|free| (free, Place::Host)),
+    })
 }
 
 /// The events of one answer, in order. Dropping it cancels the request.

@@ -113,8 +113,8 @@ pub enum LoadError {
     /// The cache can't be made.
     #[error(transparent)]
     Decoder(#[from] ocellus_decoder::Error),
-    /// The device has less memory than the model needs.
-    #[error("the model needs {plan}; {free} bytes of the device's memory are free: {advice}")]
+    /// There is less memory than the model needs.
+    #[error("the model needs {plan}; {:.2} GiB of memory are free: {advice}", *free as f64 / f64::from(1 << 30))]
     NoRoom {
         /// What it needs.
         plan: MemoryPlan,

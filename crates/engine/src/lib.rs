@@ -34,7 +34,7 @@ pub use event::{
     TokenLogprob,
 };
 pub use load::Load;
-pub use memory_plan::{MemoryPlan, Sizes};
+pub use memory_plan::{MemoryPlan, Place, Sizes};
 pub use model::{Formats, Model, Progress};
 pub use ocellus_kernels::return_freed_memory;
 pub use ocellus_media::{Budget, Picture, decode_image};

@@ -15,8 +15,8 @@ use ocellus_weights::{
 };
 
 use crate::{
-    LoadError, MemoryPlan, PadTokens, Sampling, Sizes, Tokenizer, WeightFormat, constraint::Grammars,
-    engine::DEFAULT_CONTEXT_TOKENS, template,
+    LoadError, MemoryPlan, Options, PadTokens, Place, Sampling, Sizes, Tokenizer, WeightFormat,
+    constraint::Grammars, engine::DEFAULT_CONTEXT_TOKENS, template,
 };
 
 /// Everything that was loaded from one checkpoint.
@@ -77,8 +77,15 @@ pub enum Progress {
     Tokenizer,
     /// Headers of the weight files.
     Weights,
-    /// What the model will need of a device with memory of its own, which has room for it.
-    Planned(MemoryPlan),
+    /// What the model will need of memory, which has room for it.
+    Planned {
+        /// What for.
+        plan: MemoryPlan,
+        /// Bytes that are free.
+        free: usize,
+        /// Whose.
+        place: Place,
+    },
     /// The vision tower's tensors.
     VisionTower,
     /// The decoder's tensors.
@@ -209,35 +216,106 @@ impl Model {
     }
 }
 
-/// Side of the square of pixels that one token of the official models stands for.
-const TOKEN_SIDE: usize = 28;
+/// Pixels that one token of the official models stands for.
+const TOKEN_PIXELS: usize = 28 * 28;
 
-/// What the checkpoint will need, from its configuration and the headers of its files; nothing is loaded.
+/// Tokens of the largest picture that is taken. No more are embedded at a time where pictures go together.
+pub(crate) const LARGEST_PICTURE_TOKENS: usize =
+    PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels / TOKEN_PIXELS;
+
+/// What the checkpoint will need, from its configuration and the headers of its files; nothing is loaded. Refuses when
+/// that is more than what is `free`.
 pub(crate) fn plan(
     source: &Source,
-    formats: Formats,
-    context_tokens: Option<usize>,
-    chunk_tokens: usize,
-) -> Result<(MemoryPlan, usize), LoadError> {
+    options: &Options,
+    place: Place,
+    free: usize,
+) -> Result<MemoryPlan, LoadError> {
     let fields = required(source, "config.json")?;
-    let tower = config::Config::from_fields(&fields)?;
-    let decoder = ocellus_decoder::Config::from_fields(&fields)?;
     let checkpoint = Checkpoint::open(source)?;
-    let decoder_format = formats.decoder.resolve(&checkpoint);
-    let tower_format = formats.tower.unwrap_or(decoder_format.of_tower()).resolve(&checkpoint);
-    let context_tokens =
-        context_tokens.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(decoder.max_position_embeddings));
-    let picture_tokens = PixelLimits::HOSTED_HIGH_RESOLUTION.max_pixels / TOKEN_SIDE.pow(2);
-    let sizes = Sizes {
+    let decoder_format = options.formats.decoder.resolve(&checkpoint);
+    let tower_format = options.formats.tower.unwrap_or(decoder_format.of_tower()).resolve(&checkpoint);
+    let formats = Formats { decoder: decoder_format, tower: Some(tower_format) };
+    within(&fields, formats, options, place, checkpoint.size_in_bytes(), free)
+}
+
+/// The same from the content of `config.json` alone, for a checkpoint in bf16 of that many bytes.
+pub(crate) fn plan_of_config(
+    config: &str,
+    stored_bytes: usize,
+    options: &Options,
+    place: Place,
+    free: usize,
+) -> Result<MemoryPlan, LoadError> {
+    let fields = Fields::parse("config.json", config)?;
+    let stored = |format| if format == WeightFormat::Auto { WeightFormat::Bf16 } else { format };
+    let Formats { decoder, tower } = options.formats;
+    let formats = Formats { decoder: stored(decoder), tower: tower.map(stored) };
+    within(&fields, formats, options, place, stored_bytes, free)
+}
+
+fn within(
+    fields: &Fields,
+    formats: Formats,
+    options: &Options,
+    place: Place,
+    stored_bytes: usize,
+    free: usize,
+) -> Result<MemoryPlan, LoadError> {
+    with_sizes(fields, formats, options, place, stored_bytes, |sizes| {
+        let plan = MemoryPlan::new(sizes);
+        if plan.total() <= free {
+            return Ok(plan);
+        }
+        Err(LoadError::NoRoom { plan, free, advice: sizes.advice(free) })
+    })?
+}
+
+impl MemoryPlan {
+    /// What a checkpoint will need of the host's memory, from its configuration alone: the content of its
+    /// `config.json`, and the bytes of its weights as they are stored.
+    ///
+    /// # Errors
+    /// When the configuration is none of a model that we know.
+    pub fn of_config(config: &str, format: WeightFormat, stored_bytes: usize) -> Result<Self, LoadError> {
+        let fields = Fields::parse("config.json", config)?;
+        let formats = Formats { decoder: format, tower: None };
+        with_sizes(&fields, formats, &Options::default(), Place::Host, stored_bytes, Self::new)
+    }
+}
+
+/// Calls `use_sizes` with what decides how much memory a model needs.
+fn with_sizes<T>(
+    fields: &Fields,
+    formats: Formats,
+    options: &Options,
+    place: Place,
+    stored_bytes: usize,
+    use_sizes: impl FnOnce(&Sizes<'_>) -> T,
+) -> Result<T, LoadError> {
+    let tower = config::Config::from_fields(fields)?;
+    let decoder = ocellus_decoder::Config::from_fields(fields)?;
+    // The host's memory is shared, and gives a rare picture of the highest resolution what it needs for a moment; a
+    // device's must have room for it.
+    let picture_tokens = match place {
+        Place::Device => LARGEST_PICTURE_TOKENS,
+        Place::Host => PixelLimits::HOSTED.max_pixels / TOKEN_PIXELS,
+    };
+    Ok(use_sizes(&Sizes {
         decoder: &decoder,
         tower: &tower,
-        decoder_format,
-        tower_format,
-        context_tokens,
-        chunk_tokens,
-        picture_tokens,
-    };
-    Ok((MemoryPlan::new(&sizes), context_tokens))
+        decoder_format: formats.decoder,
+        tower_format: formats.tower.unwrap_or(formats.decoder.of_tower()),
+        context_tokens: options
+            .context_tokens
+            .unwrap_or(DEFAULT_CONTEXT_TOKENS)
+            .min(decoder.max_position_embeddings),
+        chunk_tokens: options.prefill_chunk.max(1),
+        picture_tokens: picture_tokens.max(options.picture_batch.unwrap_or(0)),
+        sequences: options.parallel.max(1),
+        place,
+        stored_bytes,
+    }))
 }
 
 fn required(source: &Source, file: &'static str) -> Result<Fields, LoadError> {

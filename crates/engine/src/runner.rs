@@ -1,7 +1,11 @@
 //! The thread that owns the device: it takes prepared requests, lets the scheduler choose, computes a step of all
 //! sequences that take part at once, samples, and tells each caller what is new. Nobody else touches the models' cache.
 //!
-//! Pictures are embedded between steps, one block of the tower at a time, so that answers go on meanwhile.
+//! Where logits lie on a device, tokens are chosen there and one integer is read back for each sequence; the logits come
+//! to the host for those answers alone that need them: with log-probabilities, or following a grammar.
+//!
+//! Pictures are embedded between steps, one block of the tower at a time, so that answers go on meanwhile; those that
+//! wait, of whichever requests, go through the tower together as far as the device gains by it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,8 +16,8 @@ use std::{
 };
 
 use ocellus_decoder::{Batch, KvCache, Sequence};
-use ocellus_kernels::{Tensor, rows};
-use ocellus_vision_encoder::Encoding;
+use ocellus_kernels::{Tensor, graph, rows, sampling};
+use ocellus_vision_encoder::{Encoding, patches::Patches};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
@@ -24,7 +28,7 @@ use crate::{
     engine::Waiting,
     load::LoadCounters,
     prepare::Prepared,
-    sampler::{Choice, Sampler},
+    sampler::{Choice, DeviceSampler, Sampler, Turn},
     scheduler::{Scheduler, SchedulerLimits, SequenceId, Step},
     stop::StopMatcher,
     stop_ids::StopIds,
@@ -61,6 +65,8 @@ pub(crate) struct RunnerOptions {
     pub(crate) prefill_chunk: usize,
     pub(crate) prefill_chunk_beside_answers: usize,
     pub(crate) parallel: usize,
+    /// Tokens of pictures that go through the tower together; a larger picture goes alone.
+    pub(crate) picture_batch: usize,
     pub(crate) queue_limit: usize,
     pub(crate) load: Arc<LoadCounters>,
 }
@@ -80,13 +86,17 @@ pub(crate) fn start(model: Arc<Model>, options: &RunnerOptions) -> Result<mpsc::
         max_prompt_tokens_beside_answers: options.prefill_chunk_beside_answers,
     };
     let (sender, jobs) = mpsc::channel();
+    let vocabulary = model.decoder.config().vocab_size;
     let mut runner = Runner {
+        device_sampler: DeviceSampler::new(options.parallel, vocabulary, &model.device)?,
         model,
         cache,
         scheduler: Scheduler::new(limits, blocks),
         running: HashMap::new(),
+        in_tower: None,
         next_id: 0,
         context_tokens: options.context_tokens,
+        picture_batch: options.picture_batch,
         load: options.load.clone(),
     };
     thread::Builder::new().name("ocellus-device".to_owned()).spawn(move || runner.run(&jobs))?;
@@ -107,11 +117,43 @@ pub(crate) fn contained<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R,
 struct Runner {
     model: Arc<Model>,
     cache: KvCache,
+    /// `None` where the host chooses all tokens.
+    device_sampler: Option<DeviceSampler>,
     scheduler: Scheduler,
     running: HashMap<SequenceId, Active>,
+    /// The pictures that are being embedded.
+    in_tower: Option<InTower>,
     next_id: u64,
     context_tokens: usize,
+    picture_batch: usize,
     load: Arc<LoadCounters>,
+}
+
+/// Pictures and clips on their way through the tower.
+struct InTower {
+    encoding: Encoding,
+    /// Whose they are, and the tokens of each, in their order.
+    pictures: Vec<(SequenceId, usize)>,
+}
+
+impl InTower {
+    /// Whose pictures they are, each once. Those of one sequence lie side by side.
+    fn owners(&self) -> Vec<SequenceId> {
+        let mut owners: Vec<SequenceId> = self.pictures.iter().map(|(id, _)| *id).collect();
+        owners.dedup();
+        owners
+    }
+}
+
+/// How many of the pictures that wait, oldest first, are embedded together: no more than `limit` tokens, but the first
+/// one in any case.
+fn together(tokens: impl Iterator<Item = usize>, limit: usize) -> usize {
+    let mut sum = 0usize;
+    let fits = tokens.enumerate().take_while(|&(i, tokens)| {
+        sum = sum.saturating_add(tokens);
+        i == 0 || sum <= limit
+    });
+    fits.count()
 }
 
 /// A sequence between its submission and its end.
@@ -124,8 +166,8 @@ struct Active {
     waiting: Option<Waiting>,
     /// Pictures and clips that are embedded already, in their order.
     embedded: Vec<Tensor>,
-    /// The one that is being embedded.
-    encoding: Option<Encoding>,
+    /// How many of them are being embedded.
+    in_tower: usize,
     /// The embeddings of all pictures and clips; there from the last of them to the end of the prompt.
     media: Option<Tensor>,
     /// Prompt and answer.
@@ -149,6 +191,16 @@ struct Active {
 struct Held {
     bytes: Vec<u8>,
     logprob: Option<TokenLogprob>,
+}
+
+/// What the last of a step's tokens gives.
+enum Next<'a> {
+    /// Nothing: the end of what is known is not reached.
+    Nothing,
+    /// `(vocab_size)`, to choose from.
+    Logits(&'a [f32]),
+    /// The device has chosen.
+    Chosen(sampling::Choice),
 }
 
 impl Runner {
@@ -181,19 +233,111 @@ impl Runner {
         }
     }
 
-    /// Embeds a piece of the oldest picture that is not embedded yet. Whether there was one.
+    /// Does the next piece of embedding pictures. Whether there was one.
     fn encode(&mut self) -> bool {
-        let Self { model, scheduler, running, .. } = self;
-        scheduler.admit();
-        let wants = |id: &SequenceId| running.get(id).is_some_and(|active| !active.is_ready());
-        let Some(id) = scheduler.running().find(wants) else { return false };
-        let Some(active) = running.get_mut(&id) else { return false };
-        let span = active.span.clone();
-        let _entered = span.enter();
-        if let Err(error) = contained(|| active.encode(model)) {
-            self.fail(id, error);
+        self.scheduler.admit();
+        // When all whose pictures they are have left, nobody waits for them.
+        let waits = |batch: &InTower| batch.pictures.iter().any(|(id, _)| self.running.contains_key(id));
+        match self.in_tower.take().filter(waits) {
+            Some(batch) => self.advance(batch),
+            None => return self.begin_pictures(),
         }
         true
+    }
+
+    /// The span of a request whose pictures are in the tower alone.
+    fn span_of(&self, pictures: &[(SequenceId, usize)]) -> tracing::Span {
+        let first = pictures.first().filter(|(id, _)| pictures.iter().all(|(other, _)| other == id));
+        let active = first.and_then(|(id, _)| self.running.get(id));
+        active.map_or_else(tracing::Span::none, |active| active.span.clone())
+    }
+
+    /// Takes the oldest pictures that wait into the tower. Whether there was one.
+    fn begin_pictures(&mut self) -> bool {
+        let Self { model, scheduler, running, picture_batch, .. } = &*self;
+        let merge = model.tower.config().geometry.merge_size;
+        let of = |id| {
+            running
+                .get(&id)
+                .into_iter()
+                .flat_map(move |active| active.prepared.patches.iter().map(move |patches| (id, patches)))
+        };
+        let waiting: Vec<(SequenceId, &Patches)> = scheduler.running().flat_map(of).collect();
+        let tokens = waiting.iter().map(|(_, patches)| patches.grid.tokens(merge));
+        let mut pictures: Vec<_> =
+            waiting.iter().zip(tokens).map(|((id, _), tokens)| (*id, tokens)).collect();
+        pictures.truncate(together(pictures.iter().map(|(_, tokens)| *tokens), *picture_batch));
+        let patches: Vec<&Patches> = waiting.iter().map(|(_, patches)| *patches).collect();
+        let started = Instant::now();
+        let encoding = loop {
+            let Some(&(first, _)) = pictures.first() else { return false };
+            let span = self.span_of(&pictures);
+            let _entered = span.enter();
+            match contained(|| model.tower.begin(&patches[..pictures.len()]).map_err(internal)) {
+                Ok(encoding) => break encoding,
+                Err(error) if pictures.len() == 1 => {
+                    self.fail(first, error);
+                    return true;
+                }
+                // Whichever is at fault, the oldest one is taken alone.
+                Err(_) => pictures.truncate(1),
+            }
+        };
+        let batch = InTower { encoding, pictures };
+        for (id, _) in &batch.pictures {
+            if let Some(active) = self.running.get_mut(id) {
+                active.begin();
+                active.prepared.patches.pop_front();
+                active.in_tower += 1;
+            }
+        }
+        self.spent_on(&batch, started);
+        self.in_tower = Some(batch);
+        true
+    }
+
+    /// Computes the tower's next block, and hands the embeddings out after the last one.
+    fn advance(&mut self, mut batch: InTower) {
+        let span = self.span_of(&batch.pictures);
+        let _entered = span.enter();
+        let started = Instant::now();
+        let outcome = contained(|| self.model.tower.advance(&mut batch.encoding).map_err(internal));
+        self.spent_on(&batch, started);
+        match outcome {
+            Ok(None) => self.in_tower = Some(batch),
+            Ok(Some(embeddings)) => {
+                let alone = batch.pictures.len() == 1;
+                let mut first = 0;
+                for &(id, tokens) in &batch.pictures {
+                    let Some(active) = self.running.get_mut(&id) else {
+                        first += tokens;
+                        continue;
+                    };
+                    let own = || -> Result<Tensor, ocellus_kernels::Error> {
+                        match alone {
+                            true => Ok(embeddings.clone()),
+                            // A copy, so that nobody's pictures keep those of the others in memory.
+                            false => graph::copied(&embeddings.narrow(0, first, tokens)?),
+                        }
+                    };
+                    if let Err(error) = contained(|| active.embedded(own().map_err(internal)?)) {
+                        self.fail(id, error);
+                    }
+                    first += tokens;
+                }
+            }
+            // What fails here is the device, whose memory the picture's patches have left the host for.
+            Err(error) => batch.owners().into_iter().for_each(|id| self.fail(id, error.clone())),
+        }
+    }
+
+    /// Counts the time since `started` for all whose pictures are in the tower.
+    fn spent_on(&mut self, batch: &InTower, started: Instant) {
+        for id in batch.owners() {
+            if let Some(active) = self.running.get_mut(&id) {
+                active.timings.encode += started.elapsed();
+            }
+        }
     }
 
     /// Computes steps of different sequences at once. A fault must not fail the others: after one, each is computed
@@ -207,6 +351,9 @@ impl Runner {
         let entered = span.as_ref().map(tracing::Span::enter);
         let Err(error) = contained(|| self.step(steps)) else { return };
         drop(entered);
+        if let Some(device) = &mut self.device_sampler {
+            device.release_all();
+        }
         if let [step] = steps {
             return self.fail(step.sequence, error);
         }
@@ -260,7 +407,7 @@ impl Runner {
             timings: Timings { decode_images: prepared.decode_images, ..Timings::default() },
             waiting: Some(waiting),
             embedded: Vec::new(),
-            encoding: None,
+            in_tower: 0,
             media: None,
             logprobs: VecDeque::new(),
             held_bytes: 0,
@@ -291,10 +438,18 @@ impl Runner {
     /// recorded: the same steps can be computed again.
     fn step(&mut self, steps: &[Step]) -> Result<(), Error> {
         let computing = Instant::now();
-        let Self { model, cache, scheduler, running, .. } = self;
+        let Self { model, cache, device_sampler, scheduler, running, .. } = self;
+        // The logits of those whose tokens the device chooses come first.
+        let there = |step: &&Step| {
+            let active = running.get(&step.sequence);
+            device_sampler.is_some() && step.samples && active.is_some_and(Active::needs_no_logits)
+        };
+        let (mut ordered, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(there);
+        let n_there = ordered.len();
+        ordered.extend(others);
         let (mut embeddings, mut positions, mut logits_for) = (Vec::new(), Vec::new(), Vec::new());
         let mut sequences = Vec::with_capacity(steps.len());
-        for step in steps {
+        for step in &ordered {
             let active = running.get_mut(&step.sequence).ok_or_else(unknown)?;
             active.begin();
             let end = step.start + step.n_tokens;
@@ -316,23 +471,51 @@ impl Runner {
         let batch =
             Batch { embeddings, positions: &positions, sequences: &sequences, logits_for: &logits_for };
         let logits = model.decoder.forward(&batch, cache).map_err(internal)?;
-        let logits =
-            if logits_for.is_empty() { Vec::new() } else { logits.to_f32_vec().map_err(internal)? };
-        let mut rows = logits.chunks_exact(model.decoder.config().vocab_size.max(1));
+        let chosen = self.choose(&logits, &ordered[..n_there])?;
+        let logits = match logits_for.len() - chosen.len() {
+            0 => Vec::new(),
+            _ if chosen.is_empty() => logits.to_f32_vec().map_err(internal)?,
+            rest => {
+                logits.narrow(0, chosen.len(), rest).and_then(|rest| rest.to_f32_vec()).map_err(internal)?
+            }
+        };
+        let mut chosen = chosen.into_iter();
+        let mut rows = logits.chunks_exact(self.model.decoder.config().vocab_size.max(1));
         let spent = computing.elapsed();
-        for step in steps {
-            let logits = if step.samples { rows.next() } else { None };
+        for step in ordered {
+            let next = if step.samples {
+                let of_host = || rows.next().map_or(Next::Nothing, Next::Logits);
+                chosen.next().map_or_else(of_host, Next::Chosen)
+            } else {
+                Next::Nothing
+            };
             // From here on a fault is this sequence's alone.
-            if let Err(error) = contained(|| self.take(step, logits, spent)) {
+            if let Err(error) = contained(|| self.take(step, next, spent)) {
                 self.fail(step.sequence, error);
             }
         }
         Ok(())
     }
 
-    /// Records that a step was computed in `spent`, and chooses the next token out of its `logits: (vocab_size)`, when
-    /// it has some.
-    fn take(&mut self, step: &Step, logits: Option<&[f32]>, spent: Duration) -> Result<(), Error> {
+    /// Has the device choose the tokens of `steps` from the first rows of `logits`. None when it can't, so that the host
+    /// has to, from now on.
+    fn choose(&mut self, logits: &Tensor, steps: &[&Step]) -> Result<Vec<sampling::Choice>, Error> {
+        let Some(device) = self.device_sampler.as_mut().filter(|_| !steps.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let turn = |step: &&Step| {
+            self.running.get(&step.sequence).map(|active| active.turn(step.sequence)).ok_or_else(unknown)
+        };
+        let turns = steps.iter().map(turn).collect::<Result<Vec<_>, _>>()?;
+        device.choose(logits, &turns).or_else(|error| {
+            tracing::warn!(%error, "the device can't choose tokens, so the host does");
+            self.device_sampler = None;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Records that a step was computed in `spent`, and takes the next token in, when it gives one.
+    fn take(&mut self, step: &Step, next: Next<'_>, spent: Duration) -> Result<(), Error> {
         let Self { model, scheduler, running, load, .. } = self;
         let active = running.get_mut(&step.sequence).ok_or_else(unknown)?;
         if active.first_token.is_none() {
@@ -340,8 +523,11 @@ impl Runner {
         }
         active.computed(step.start + step.n_tokens);
         scheduler.record(step);
-        let Some(logits) = logits else { return Ok(()) };
-        let choice = active.choose(logits)?;
+        let choice = match next {
+            Next::Nothing => return Ok(()),
+            Next::Logits(logits) => active.choose(logits)?,
+            Next::Chosen(choice) => active.sampler.settle(choice),
+        };
         // Counted here and not where answers are read: nobody reads the tokens of a caller who has left.
         load.count_token();
         active.first_token.get_or_insert_with(Instant::now);
@@ -372,6 +558,9 @@ impl Runner {
     }
 
     fn forget(&mut self, id: SequenceId) -> Option<Active> {
+        if let Some(device) = &mut self.device_sampler {
+            device.release(id);
+        }
         self.scheduler.remove(id);
         self.running.remove(&id)
     }
@@ -389,30 +578,17 @@ impl Active {
 
     /// Whether all pictures are embedded.
     fn is_ready(&self) -> bool {
-        self.prepared.patches.is_empty() && self.encoding.is_none() && self.embedded.is_empty()
+        self.prepared.patches.is_empty() && self.in_tower == 0
     }
 
-    /// Computes the next piece of the pictures' embeddings. One picture at a time: the memory is that of the largest,
-    /// and a caller who left is noticed in between.
-    fn encode(&mut self, model: &Model) -> Result<(), Error> {
-        self.begin();
-        let started = Instant::now();
-        match &mut self.encoding {
-            Some(encoding) => {
-                if let Some(embeddings) = model.tower.advance(encoding).map_err(internal)? {
-                    self.embedded.push(embeddings);
-                    self.encoding = None;
-                }
-            }
-            None => match self.prepared.patches.pop_front() {
-                Some(patches) => self.encoding = Some(model.tower.begin(&[&patches]).map_err(internal)?),
-                None => {
-                    self.media = Some(rows::concat(&self.embedded).map_err(internal)?);
-                    self.embedded.clear();
-                }
-            },
+    /// Takes the embeddings of the next picture in.
+    fn embedded(&mut self, embeddings: Tensor) -> Result<(), Error> {
+        self.in_tower = self.in_tower.saturating_sub(1);
+        self.embedded.push(embeddings);
+        if self.is_ready() {
+            self.media = Some(rows::concat(&self.embedded).map_err(internal)?);
+            self.embedded.clear();
         }
-        self.timings.encode += started.elapsed();
         Ok(())
     }
 
@@ -451,6 +627,17 @@ impl Active {
             let generated = (index - positions.tokens.len()) as u32;
             [positions.next.saturating_add(generated); 3]
         })
+    }
+
+    /// Whether the next token is all that is wanted of its logits.
+    fn needs_no_logits(&self) -> bool {
+        self.request.logprobs.is_none() && self.prepared.grammar.is_none()
+    }
+
+    /// What a device needs to choose the next token.
+    fn turn(&self, id: SequenceId) -> Turn<'_> {
+        let (prompt, answer) = self.ids.split_at(self.prepared.prompt.ids.len());
+        Turn { id, sampler: &self.sampler, prompt, answer }
     }
 
     /// Chooses the next token: among those that the answer's grammar allows, where it has one.
@@ -572,4 +759,25 @@ fn unknown() -> Error {
 /// The models are asked only for what was checked before, so their errors are faults of ours or the device's.
 fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_go_together_up_to_the_limit() {
+        for (tokens, limit, expected) in [
+            (&[][..], 100, 0),
+            (&[5, 7], 0, 1),
+            (&[500, 7], 100, 1),
+            (&[50, 50, 1], 100, 2),
+            // Nobody is overtaken by a smaller picture.
+            (&[50, 60, 1], 100, 1),
+            (&[1, 1, 1], usize::MAX, 3),
+            (&[usize::MAX, 2], usize::MAX - 1, 1),
+        ] {
+            assert_eq!(together(tokens.iter().copied(), limit), expected, "{tokens:?} up to {limit}");
+        }
+    }
 }

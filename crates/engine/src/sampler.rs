@@ -1,14 +1,17 @@
 //! Chooses the next token from logits: biases, penalties, what a grammar allows, temperature, top-k, top-p, min-p,
 //! then a draw from a seeded stream.
 
+mod device;
 mod largest;
 
 use std::collections::HashMap;
 
+use ocellus_kernels::sampling;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::Sampling;
+pub(crate) use device::{DeviceSampler, Turn};
 use largest::{Candidate, largest};
 
 /// Chooses the tokens of one sequence and remembers them for the penalties.
@@ -91,6 +94,45 @@ impl Sampler {
         let id =
             if allowed(id) { id } else { (0..logits.len() as u32).find(|id| allowed(*id)).unwrap_or(id) };
         self.chosen(id, logits, n_top)
+    }
+
+    /// The random bits that the next drawn token takes, for a device that chooses it. Nothing is taken yet.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.random.clone().next_u64() >> 11
+    }
+
+    /// Takes a token in that a device has chosen with [`Sampler::next_number`].
+    pub(crate) fn settle(&mut self, choice: sampling::Choice) -> Choice {
+        if choice.drawn {
+            self.random.next_u64();
+        }
+        *self.seen.entry(choice.id).or_default() += 1;
+        Choice { id: choice.id, logprobs: None }
+    }
+
+    /// What a device has to know of this sequence to choose its tokens.
+    fn sequence<'a>(&'a self, prompt: &'a [u32], answer: &'a [u32]) -> sampling::Sequence<'a> {
+        let Sampling {
+            temperature,
+            top_p,
+            top_k,
+            min_p,
+            repetition_penalty,
+            presence_penalty,
+            frequency_penalty,
+            ref logit_bias,
+            seed: _,
+        } = self.sampling;
+        let settings = sampling::Settings {
+            temperature,
+            top_p,
+            top_k,
+            min_p,
+            repetition_penalty,
+            presence_penalty,
+            frequency_penalty,
+        };
+        sampling::Sequence { settings, biases: logit_bias, prompt, answer }
     }
 
     /// Chooses after biases, penalties and `further` changes.

@@ -8,6 +8,10 @@ use ocellus_engine::{
 };
 
 fn engine(decoder: WeightFormat, parallel: usize) -> Engine {
+    engine_with(decoder, parallel, None)
+}
+
+fn engine_with(decoder: WeightFormat, parallel: usize, picture_batch: Option<usize>) -> Engine {
     let source = Source::folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/nano"));
     let options = Options {
         formats: Formats { decoder, tower: None },
@@ -15,6 +19,7 @@ fn engine(decoder: WeightFormat, parallel: usize) -> Engine {
         // Prompts are cut into pieces beside answers.
         prefill_chunk: 64,
         prefill_chunk_beside_answers: 5,
+        picture_batch,
         ..Options::default()
     };
     Engine::load(&source, &options, &|_| {}).unwrap()
@@ -78,9 +83,9 @@ fn answer(mut events: Events) -> (String, usize) {
 fn check(format: WeightFormat) {
     let alone = engine(format, 1);
     let expected: Vec<_> = requests().into_iter().map(|request| answer(alone.submit(request))).collect();
-    // One after another, although they came together; then side by side.
-    for parallel in [1, 5] {
-        let engine = engine(format, parallel);
+    // One after another, although they came together; then side by side, pictures one by one or in batches.
+    for (parallel, picture_batch) in [(1, None), (5, None), (5, Some(60))] {
+        let engine = engine_with(format, parallel, picture_batch);
         let events: Vec<_> = requests().into_iter().map(|request| engine.submit(request)).collect();
         let mut most = 0;
         let found: Vec<_> = events

@@ -32,6 +32,7 @@ mod model_name;
 mod openai;
 mod openapi;
 mod origin;
+mod page;
 mod parameter;
 mod refusal;
 mod sampling_defaults;
@@ -62,6 +63,7 @@ pub use key::Keys;
 pub use media_root::MediaRoot;
 pub use model_name::ModelNames;
 pub use origin::AllowedOrigin;
+pub use page::Page;
 pub use refusal::{Dialect, Refusal};
 pub use sampling_defaults::SamplingDefaults;
 pub use serve::{Bind, Serving, serve};
@@ -76,6 +78,7 @@ pub use uploads::PublicUrl;
 pub fn app(state: State) -> Router {
     let state = Arc::new(state);
     Router::new()
+        .merge(page::routes(state.page))
         .merge(openai::routes(&state))
         .merge(dashscope::routes(&state))
         .route("/health", get(health))
@@ -102,6 +105,7 @@ pub struct State {
     public_url: Option<PublicUrl>,
     allowed_origins: Vec<AllowedOrigin>,
     extensions: bool,
+    page: Page,
     /// What the operator allows, or what the model can, whichever is less.
     max_completion_tokens: usize,
     /// Places for requests whose bodies and pictures are held in memory but not yet handed to the engine, which
@@ -133,6 +137,8 @@ pub struct Settings {
     pub allowed_origins: Vec<AllowedOrigin>,
     /// Say in each answer how large pictures and clips were seen; see [`app`].
     pub extensions: bool,
+    /// Show a page at `/`, on which the model can be tried; it is open to everyone, keys or not.
+    pub page: Page,
     /// What is taken for sampling parameters that a request leaves out.
     pub sampling_defaults: SamplingDefaults,
     /// Most tokens of an answer, and how many it has when a request doesn't say; what the model's context holds bounds
@@ -152,6 +158,7 @@ impl Settings {
             public_url: None,
             allowed_origins: Vec::new(),
             extensions: true,
+            page: Page::default(),
             sampling_defaults: SamplingDefaults::default(),
             max_completion_tokens: 8192,
         }
@@ -182,6 +189,7 @@ impl State {
             public_url: settings.public_url,
             allowed_origins: settings.allowed_origins,
             extensions: settings.extensions,
+            page: settings.page,
             places: Arc::new(Semaphore::new(PLACES)),
             estimates: Semaphore::new(ESTIMATES),
             started_unix_s: unix_seconds(),

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower::ServiceExt;
 
-use crate::{Refusal, body, envelope, health};
+use crate::{Page, Refusal, body, envelope, health, page};
 
 /// Puts the real surface in place of the waiting one. Once.
 #[derive(Clone, Debug)]
@@ -24,11 +24,13 @@ impl Opening {
     }
 }
 
-/// A surface that answers `/health`, and 503 to everything else, until [`Opening::open`] is called.
-pub fn starting() -> (Router, Opening) {
+/// A surface that answers `/health` and shows the page, and answers 503 to everything else, until [`Opening::open`] is
+/// called. The page asks `/ready` until then.
+pub fn starting(page: Page) -> (Router, Opening) {
     let opening = Opening { app: Arc::new(OnceLock::new()) };
     let waiting = Router::new()
         .route("/health", get(health))
+        .merge(page::routes(page))
         .fallback(refuse)
         .layer(axum::middleware::from_fn(envelope::wrap));
     let router = Router::new().fallback(forward).with_state((opening.clone(), waiting));

@@ -14,7 +14,7 @@ mod recording;
 pub mod testing;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_void},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -37,7 +37,17 @@ pub struct Emulator {
     seed: AtomicU64,
     heap: Mutex<Heap>,
     recordings: Mutex<Recordings>,
-    launched: Mutex<BTreeSet<String>>,
+    launched: Mutex<BTreeMap<String, usize>>,
+    read_backs: Mutex<ReadBacks>,
+}
+
+/// What was copied to the host, each time waiting for the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadBacks {
+    /// How often.
+    pub copies: usize,
+    /// How much in all.
+    pub bytes: usize,
 }
 
 /// What kind of device is emulated.
@@ -83,6 +93,7 @@ impl Emulator {
             heap,
             recordings: Mutex::default(),
             launched: Mutex::default(),
+            read_backs: Mutex::default(),
         }
     }
 
@@ -93,7 +104,22 @@ impl Emulator {
 
     /// The kernels that have run.
     pub fn launched(&self) -> BTreeSet<String> {
-        self.launched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// How often `kernel` has run.
+    pub fn launches(&self, kernel: &str) -> usize {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).get(kernel).copied().unwrap_or(0)
+    }
+
+    /// The most bytes of its memory that were in use at one time since the last call.
+    pub fn take_most_used(&self) -> usize {
+        self.heap().take_most_used()
+    }
+
+    /// What was copied to the host so far.
+    pub fn read_backs(&self) -> ReadBacks {
+        *self.read_backs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn heap(&self) -> MutexGuard<'_, Heap> {
@@ -155,7 +181,8 @@ impl Emulator {
             ocellus_emulator_launch(&launch, message.as_mut_ptr().cast(), message.len(), &mut fault)
         };
         if outcome == 0 {
-            self.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(function.name.clone());
+            let mut launched = self.launched.lock().unwrap_or_else(PoisonError::into_inner);
+            *launched.entry(function.name.clone()).or_default() += 1;
             return Ok(());
         }
         let reason = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
@@ -211,6 +238,9 @@ impl Driver for Emulator {
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), Failure> {
         self.recordings().expect_none("a download")?;
         self.heap().check("a copy to the host", from, to.len())?;
+        let mut read_backs = self.read_backs.lock().unwrap_or_else(PoisonError::into_inner);
+        read_backs.copies += 1;
+        read_backs.bytes += to.len();
         // SAFETY: the range is allocated.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
         Ok(())

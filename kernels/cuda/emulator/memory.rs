@@ -12,6 +12,7 @@ const POISON: u8 = 0xFF;
 pub(crate) struct Heap {
     total: usize,
     used: usize,
+    most_used: usize,
     buffers: BTreeMap<u64, Buffer>,
 }
 
@@ -25,11 +26,16 @@ struct Buffer {
 
 impl Heap {
     pub(crate) fn new(total: usize) -> Self {
-        Self { total, used: 0, buffers: BTreeMap::new() }
+        Self { total, used: 0, most_used: 0, buffers: BTreeMap::new() }
     }
 
     pub(crate) fn memory(&self) -> Memory {
         Memory { free: self.total - self.used, total: self.total }
+    }
+
+    /// The most bytes that were in use at one time since the last call.
+    pub(crate) fn take_most_used(&mut self) -> usize {
+        std::mem::replace(&mut self.most_used, self.used)
     }
 
     pub(crate) fn allocate(&mut self, bytes: usize) -> Result<u64, Failure> {
@@ -68,6 +74,7 @@ impl Heap {
         }
         let address = inside + (room - bytes.next_multiple_of(16)) as u64;
         self.used += bytes;
+        self.most_used = self.most_used.max(self.used);
         self.buffers.insert(address, Buffer { bytes, mapping: mapping as u64, mapped });
         Ok(address)
     }

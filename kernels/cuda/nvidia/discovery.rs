@@ -4,7 +4,10 @@ use std::ffi::CStr;
 
 use cudarc::driver::sys::{self, CUcomputemode, CUdevice, CUdevice_attribute as Attribute, CUresult};
 
-use super::calls::{call, check, describe};
+use super::{
+    calls::{call, check, describe, no_device},
+    functions::Code,
+};
 use crate::cuda::{Facts, Failure};
 
 /// CUDA 12.4, which driver 550 gives: the version whose PTX the kernels are compiled to.
@@ -42,7 +45,7 @@ pub(super) fn count() -> Result<usize, Failure> {
     }
     match usize::try_from(count) {
         Ok(count) if count > 0 => Ok(count),
-        _ => check("cuDeviceGetCount", CUresult::CUDA_ERROR_NO_DEVICE).map(|()| 0),
+        _ => Err(no_device()),
     }
 }
 
@@ -98,8 +101,8 @@ pub(super) fn find(index: usize) -> Result<Found, Failure> {
 }
 
 /// What a call that may find no memory says: `bytes` were asked for.
-pub(super) fn no_room(call: &'static str, code: CUresult, bytes: usize) -> Result<(), Failure> {
-    if code != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+pub(super) fn no_room(call: &'static str, code: Code, bytes: usize) -> Result<(), Failure> {
+    if !code.is(CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
         return check(call, code);
     }
     match memory() {

@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 mod calls;
+mod carveout;
 mod discovery;
+mod functions;
 mod staging;
 
 use std::{
@@ -27,6 +29,7 @@ use cudarc::driver::sys::{
 
 use self::{
     calls::{call, check, describe},
+    carveout::Carveouts,
     discovery::Found,
     staging::{Copy, Staging, copy_together},
 };
@@ -56,6 +59,7 @@ pub(crate) struct Nvidia {
     read_back: Mutex<ReadBack>,
     staging: Mutex<Option<Staging>>,
     modules: Mutex<HashMap<usize, Loaded>>,
+    carveouts: Mutex<Carveouts>,
     checks: AtomicBool,
 }
 
@@ -92,8 +96,8 @@ impl Nvidia {
         let Found { device, facts } = discovery::find(index)?;
         let mut context = ptr::null_mut();
         // SAFETY: the device exists.
-        let code = unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, device) };
-        if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        let code = unsafe { functions::cuDevicePrimaryCtxRetain(&mut context, device) };
+        if code.is(CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
             let code = "there is no room on the device even to begin; who else uses it?".to_owned();
             return Err(Failure::Call { call: "cuDevicePrimaryCtxRetain", code });
         }
@@ -110,6 +114,7 @@ impl Nvidia {
             read_back: Mutex::new(ReadBack(ptr::null_mut())),
             staging: Mutex::new(None),
             modules: Mutex::default(),
+            carveouts: Mutex::default(),
             checks: AtomicBool::new(false),
         };
         let (stream, event) =
@@ -146,7 +151,7 @@ impl Nvidia {
         let mut handle = ptr::null_mut();
         // SAFETY: the text ends with zero; options and values are as many, and the log is as long as the second says.
         let code = unsafe {
-            sys::cuModuleLoadDataEx(
+            functions::cuModuleLoadDataEx(
                 &mut handle,
                 text.as_ptr().cast(),
                 options.len() as u32,
@@ -154,13 +159,31 @@ impl Nvidia {
                 values.as_mut_ptr(),
             )
         };
-        if code == CUresult::CUDA_SUCCESS {
+        if code.is(CUresult::CUDA_SUCCESS) {
             return Ok(handle);
         }
         let said = log.split(|&byte| byte == 0).next().unwrap_or_default();
         let said = String::from_utf8_lossy(said).trim().to_owned();
         let code = describe(code);
         Err(failed(if said.is_empty() { code } else { format!("{code}: {said}") }))
+    }
+
+    /// Asks for as much shared memory on each multiprocessor as the kernel's blocks there want together.
+    fn prefer_shared_memory(&self, kernel: CUfunction, launch: Launch) -> Result<(), Failure> {
+        let mut carveouts = lock(&self.carveouts);
+        let Some(wanted) = carveouts.missing(kernel.addr(), launch) else { return Ok(()) };
+        let mut registers = 0;
+        // SAFETY: the kernel is loaded, and the number lives until the call returns. The preference is a hint that changes
+        // nothing of what is computed.
+        unsafe {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS;
+            call!(cuFuncGetAttribute(&mut registers, attribute, kernel))?;
+            let percent = wanted.percent(u32::try_from(registers).unwrap_or(0), &self.facts);
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+            call!(cuFuncSetAttribute(kernel, attribute, percent))?;
+        }
+        carveouts.set(kernel.addr(), wanted);
+        Ok(())
     }
 
     /// Copies to the device behind what `compute` does, and has it wait for the copy.
@@ -202,7 +225,7 @@ impl Driver for Nvidia {
         // The driver refuses to allocate nothing.
         let bytes = bytes.max(1);
         // SAFETY: `address` lives until the call returns.
-        let code = unsafe { sys::cuMemAlloc_v2(&mut address, bytes) };
+        let code = unsafe { functions::cuMemAlloc_v2(&mut address, bytes) };
         discovery::no_room("cuMemAlloc", code, bytes)?;
         Ok(address)
     }
@@ -322,18 +345,31 @@ impl Driver for Nvidia {
         }
         let Launch { grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes } = launch;
         let kernel: CUfunction = ptr::with_exposed_provenance_mut(function.handle as usize);
+        self.prefer_shared_memory(kernel, launch)?;
         let (pointers, none) = (pointers.as_mut_ptr(), ptr::null_mut());
         // SAFETY: the function is this device's; the driver copies the arguments, which the caller promises to be right.
         let code = unsafe {
-            sys::cuLaunchKernel(kernel, gx, gy, gz, bx, by, bz, shared_bytes, self.compute, pointers, none)
+            functions::cuLaunchKernel(
+                kernel,
+                gx,
+                gy,
+                gz,
+                bx,
+                by,
+                bz,
+                shared_bytes,
+                self.compute,
+                pointers,
+                none,
+            )
         };
-        if code != CUresult::CUDA_SUCCESS {
+        if !code.is(CUresult::CUDA_SUCCESS) {
             return Err(failed(format!("{} for {launch:?}", describe(code))));
         }
         if self.checks.load(Ordering::Relaxed) {
             // SAFETY: the stream is this device's.
-            let code = unsafe { sys::cuStreamSynchronize(self.compute) };
-            if code != CUresult::CUDA_SUCCESS {
+            let code = unsafe { functions::cuStreamSynchronize(self.compute) };
+            if !code.is(CUresult::CUDA_SUCCESS) {
                 return Err(failed(format!("{} for {launch:?}", describe(code))));
             }
         }

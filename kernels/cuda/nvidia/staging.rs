@@ -5,7 +5,10 @@ use std::ffi::c_void;
 
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream};
 
-use super::calls::{call, check};
+use super::{
+    calls::{call, check},
+    functions,
+};
 use crate::{
     cuda::Failure,
     pool::{self, SharedSlice},
@@ -115,10 +118,10 @@ impl Drop for Half {
         // SAFETY: nothing is under way once the event has come; both are this half's. At the end there is nobody to tell.
         unsafe {
             if !self.copied.is_null() {
-                let _ = check("cuEventSynchronize", cudarc::driver::sys::cuEventSynchronize(self.copied));
-                let _ = check("cuEventDestroy", cudarc::driver::sys::cuEventDestroy_v2(self.copied));
+                let _ = check("cuEventSynchronize", functions::cuEventSynchronize(self.copied));
+                let _ = check("cuEventDestroy", functions::cuEventDestroy_v2(self.copied));
             }
-            let _ = check("cuMemFreeHost", cudarc::driver::sys::cuMemFreeHost(self.memory.cast()));
+            let _ = check("cuMemFreeHost", functions::cuMemFreeHost(self.memory.cast()));
         }
     }
 }

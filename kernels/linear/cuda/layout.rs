@@ -4,6 +4,8 @@
 //! 32 features. The rows of a gate and an up projection alternate eight by eight, so that both parts of an output lie in
 //! one thread's sums; the last group is filled up with zeros.
 
+use std::sync::{Mutex, PoisonError};
+
 use half::{bf16, slice::HalfFloatSliceExt};
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::{
     HostElements, HostMatrix, Result,
+    error::argument,
     linear::{Order, quantized::PackedInt},
     pool::{self, SharedSlice},
 };
@@ -94,6 +97,45 @@ pub(super) fn read_row(
     Ok(())
 }
 
+/// Fills `to` with rows of `pitch` numbers, those from row `first` on, on all threads: `read` writes the `cols` numbers of
+/// one, for which it has room in f32, and zeros fill it up.
+///
+/// # Errors
+/// As `read`; [`crate::Error::Argument`] when `to` is no memory for such rows.
+pub(super) fn fill_rows(
+    first: usize,
+    pitch: usize,
+    cols: usize,
+    to: &mut [u8],
+    read: &(impl Fn(usize, &mut Vec<f32>, &mut [bf16]) -> Result<()> + Sync),
+) -> Result<()> {
+    /// What one thread writes at a time.
+    const PART: usize = 1 << 20;
+    let length = to.len();
+    let to = bytemuck::try_cast_slice_mut::<u8, bf16>(to);
+    let to = to.map_err(|_| argument("linear", "bytes", length, "an even number, aligned to 2"))?;
+    let rows = to.len() / pitch.max(1);
+    let at_once = (PART / (2 * pitch).max(1)).max(1);
+    let failure = Mutex::new(None);
+    let shared = SharedSlice::new(to);
+    pool::run(rows.div_ceil(at_once), |task| {
+        let part = task * at_once..((task + 1) * at_once).min(rows);
+        let mut wide = Vec::new();
+        for row in part {
+            // SAFETY: each row is written by one task.
+            #[allow(unsafe_code)]
+            let to = unsafe { shared.part(row * pitch, pitch) };
+            let (to, rest) = to.split_at_mut(cols);
+            rest.fill(bf16::ZERO);
+            if let Err(error) = read(first + row, &mut wide, to) {
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                return;
+            }
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
 /// The processor's packed row for row `row` of the device.
 pub(super) fn packed_row(order: Order, row: usize) -> usize {
     match order {
@@ -170,9 +212,10 @@ pub(super) fn pitch(cols: usize) -> usize {
     cols.next_multiple_of(BLOCK)
 }
 
-/// Cells side by side.
-pub(super) fn groups(cols: usize) -> usize {
-    pitch(cols) / GROUP
+/// Bytes of sixteen rows in cells, which lie side by side.
+pub(super) fn sixteen_rows(cols: usize, kind: Kind) -> usize {
+    // A weight without features has no cells, and a step of none.
+    (pitch(cols) / GROUP * cell(kind)).max(4)
 }
 
 #[cfg(test)]

@@ -164,6 +164,17 @@ fn dependencies_point_down() {
     );
 }
 
+/// npm takes packages from where its user has them from; a lock file says which, by version and digest.
+#[test]
+fn lock_files_name_no_address() {
+    check(lock_addresses);
+    let bad = |path, text: &str, expected: &[&str]| finds(lock_addresses, path, text, expected);
+    let text = "{\n  \"resolved\": \"https://packages.example/a.tgz\"\n}\n";
+    bad("a/package-lock.json", text, &["line 2: a lock file names versions and digests, and no address"]);
+    bad("a/package-lock.json", "{\n  \"integrity\": \"sha512-https\"\n}\n", &[]);
+    bad("a/b.json", text, &[]);
+}
+
 /// The tree that the rules walk is the real one.
 #[test]
 fn the_walk_sees_the_house() {
@@ -253,6 +264,16 @@ fn names(file: &File) -> Vec<String> {
         .collect()
 }
 
+fn lock_addresses(file: &File) -> Vec<String> {
+    if !file.path.ends_with("package-lock.json") {
+        return Vec::new();
+    }
+    let lines = (1..).zip(file.text.lines()).filter(|(_, line)| line.contains("\"resolved\""));
+    lines
+        .map(|(number, _)| format!("line {number}: a lock file names versions and digests, and no address"))
+        .collect()
+}
+
 fn undone(file: &File) -> Vec<String> {
     if !file.is_rust() {
         return Vec::new();
@@ -315,7 +336,9 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let hidden = name.starts_with('.') && name != ".ci";
-        if hidden || name == "__pycache__" || path == root.join("target") {
+        // Installed and built, and none of the house's own.
+        let foreign = name == "__pycache__" || name == "node_modules" || path.ends_with("page/dist");
+        if hidden || foreign || path == root.join("target") {
             continue;
         }
         if path.is_dir() {

@@ -128,27 +128,10 @@ fn equals_the_one_in_integers() {
         };
         let prompt = [0, 2, 2, 5, 100_000];
         let mut sampler = Sampler::new(&settings, case, &prompt);
-        let mut random = ChaCha8Rng::seed_from_u64(case);
+        // The same stream, from which a number is taken only where it decided.
+        let mut settled = Sampler::new(&settings, case, &prompt);
         let mut other = sampling::Sampler::new(1, n_vocabulary, &Device::cpu()).unwrap();
-        other
-            .assign(
-                0,
-                &sampling::Sequence {
-                    settings: sampling::Settings {
-                        temperature: settings.temperature,
-                        top_p: settings.top_p,
-                        top_k: settings.top_k,
-                        min_p: settings.min_p,
-                        repetition_penalty: settings.repetition_penalty,
-                        presence_penalty: settings.presence_penalty,
-                        frequency_penalty: settings.frequency_penalty,
-                    },
-                    biases: &settings.logit_bias,
-                    prompt: &prompt,
-                    answer: &[],
-                },
-            )
-            .unwrap();
+        other.assign(0, &settled.sequence(&prompt, &[])).unwrap();
         for step in 0..4 {
             let mut logit = || if coarse { (next() * 4.0).round() } else { next() * 8.0 };
             let logits: Vec<f32> = (0..n_vocabulary).map(|_| logit()).collect();
@@ -162,14 +145,14 @@ fn equals_the_one_in_integers() {
                     sampler.sample_allowed(&logits, None, allowed).id
                 }
             };
-            let number = random.get_word_pos();
-            let row = sampling::Row { slot: 0, number: random.next_u64() >> 11, allowed: words.as_deref() };
+            let number = settled.next_number();
+            let row = sampling::Row { slot: 0, number, allowed: words.as_deref() };
             let logits = Tensor::from_f32(logits, &[1, n_vocabulary], &Device::cpu()).unwrap();
             let found = other.choose(&logits, &[row]).unwrap()[0];
             assert_eq!(found.id, expected, "case {case}, step {step}, {settings:?}");
-            if !found.drawn {
-                random.set_word_pos(number);
-            }
+            settled.settle(found);
+            assert_eq!(settled.next_number(), sampler.next_number(), "case {case}, step {step}");
+            assert_eq!(settled.seen, sampler.seen, "case {case}, step {step}");
         }
     }
 }

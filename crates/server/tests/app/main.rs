@@ -13,6 +13,7 @@ mod extensions;
 mod hostile;
 mod openapi;
 mod operations;
+mod page;
 mod pictures;
 mod real;
 mod refusals;

@@ -51,7 +51,7 @@ async fn metrics_count_what_was_answered() {
 
 #[tokio::test]
 async fn before_the_model_is_loaded() {
-    let (router, opening) = ocellus_server::starting();
+    let (router, opening) = ocellus_server::starting(ocellus_server::Page::Shown);
     let ask = async |method: &str, path: &str| {
         let body = Body::from(chat(json!({})).to_string());
         let request = HttpRequest::builder().method(method).uri(path).body(body).unwrap();

@@ -322,6 +322,7 @@ fn packed_weights_move_to_the_device() {
             _ => 2 * 128 * 96,
         };
         assert_eq!(made.size_in_bytes(), bits, "{format:?}");
+        assert_eq!(linear::device_bytes(96, 72, format), bits, "{format:?}");
     }
 }
 

@@ -39,3 +39,8 @@ fn a_pooled_device_computes_the_same() {
     assert_eq!(compute(&pooled), compute(&exact));
     assert_eq!(compute(&pooled), compute(&exact));
 }
+
+#[test]
+fn a_device_has_a_cache_of_its_own() {
+    assert_eq!(Emulator::device(0).cache_bytes(), Some(40 << 20));
+}

@@ -148,6 +148,17 @@ fn a_crowded_bin_is_cut_in_the_right_place() {
 }
 
 #[test]
+fn a_sampler_takes_the_bytes_that_it_says() {
+    let device = testing::devices(1).next().unwrap();
+    let free = || device.free_memory().unwrap().unwrap();
+    for (slots, vocabulary) in [(1, 1), (3, 2049), (8, 4100)] {
+        let before = free();
+        let sampler = Sampler::new(slots, vocabulary, &device).unwrap();
+        assert_eq!(before - free(), Sampler::device_bytes(slots, vocabulary), "{sampler:?}");
+    }
+}
+
+#[test]
 fn log_probabilities_equal_the_reference() {
     for device in testing::devices(2) {
         for (vocabulary, n_top) in [(1, 1), (40, 0), (2049, 20), (5000, 5)] {

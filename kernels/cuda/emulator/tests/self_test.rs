@@ -30,7 +30,7 @@ fn every_operation_passes() {
 fn hopper_passes() {
     let options = Options { seed: testing::seed(), capability: (9, 0), ..Options::default() };
     let device = Device::with_driver(Arc::new(Emulator::new(options)));
-    for outcome in outcomes(&device, &["linear bf16", "linear swiglu"]) {
+    for outcome in outcomes(&device, &["linear bf16", "linear swiglu", "linear company"]) {
         assert_eq!(outcome.faults, [""; 0], "{} (OCELLUS_SEED={})", outcome.operation, testing::seed());
     }
 }
