@@ -11,7 +11,7 @@ use embedded_graphics::primitives::{
     Circle, PrimitiveStyle, PrimitiveStyleBuilder, Rectangle, StrokeAlignment,
 };
 use embedded_graphics::text::{Baseline, Text};
-use ocellus_engine::Picture;
+use ocellus_engine::{Picture, encode_png};
 
 use crate::located::{Located, Place};
 
@@ -36,16 +36,8 @@ pub(crate) fn write(
     path: &Path,
 ) -> anyhow::Result<()> {
     let canvas = draw(picture, seen, places);
-    let (width, height) = (canvas.picture.width as u32, canvas.picture.height as u32);
-    image::save_buffer_with_format(
-        path,
-        &canvas.picture.rgb,
-        width,
-        height,
-        image::ExtendedColorType::Rgb8,
-        image::ImageFormat::Png,
-    )
-    .with_context(|| path.display().to_string())
+    let write = || std::fs::write(path, encode_png(&canvas.picture)?);
+    write().with_context(|| path.display().to_string())
 }
 
 fn draw(picture: Picture, seen: (usize, usize), places: &[Located]) -> Canvas {

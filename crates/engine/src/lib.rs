@@ -37,7 +37,7 @@ pub use load::Load;
 pub use memory_plan::{MemoryPlan, Place, Sizes};
 pub use model::{Formats, Model, Progress};
 pub use ocellus_kernels::return_freed_memory;
-pub use ocellus_media::{Budget, Picture, decode_image};
+pub use ocellus_media::{Budget, Picture, decode_image, encode_png};
 pub use ocellus_vision_encoder::resize::{PixelLimits, Rule};
 pub use ocellus_weights::Source;
 pub use prompt::{MediaSpan, PadTokens, Prompt, PromptParts};

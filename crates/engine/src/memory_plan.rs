@@ -374,10 +374,10 @@ mod tests {
         let found = advice(WeightFormat::Bf16, 32_768, without + (57_344 + 14_336) * 5000);
         assert_eq!(
             found,
-            "--context 4864 would fit; --weights int8 needs 14.10 GiB; --weights int4 needs 11.06 GiB",
+            "--context 4864 would fit; --weights int8 needs 14.11 GiB; --weights int4 needs 11.07 GiB",
         );
-        // 10 GiB less what int4 needs without a cache, 9.31 GiB, has room for 12,900 tokens.
-        assert_eq!(advice(WeightFormat::Bf16, 32_768, 10 << 30), "--weights int4 --context 12800 would fit");
+        // 10 GiB less what int4 needs without context, 8.88 GiB, has room for 16,700 tokens.
+        assert_eq!(advice(WeightFormat::Bf16, 32_768, 10 << 30), "--weights int4 --context 16640 would fit");
         assert!(advice(WeightFormat::Int4, 32_768, 8 << 30).starts_with("a smaller model is needed"));
         assert!(plan.to_string().contains("weights 15."), "{plan}");
     }

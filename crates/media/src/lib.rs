@@ -10,6 +10,7 @@ mod image;
 mod orientation;
 mod pixel_buffer;
 mod pixels;
+mod png;
 mod sampling;
 mod tiff;
 
@@ -18,4 +19,5 @@ pub use error::Error;
 pub use format::{Format, probe};
 pub use image::{Picture, decode_image};
 pub use pixel_buffer::PixelBuffer;
+pub use png::encode_png;
 pub use sampling::{FrameCount, IndexRule, Sampling, frame_indices, smart_nframes};

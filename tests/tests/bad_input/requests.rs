@@ -128,7 +128,7 @@ const REQUESTS: &[(&str, Fault, Refused)] = &[
     ("a question by GET", To("GET", CHAT), Refused { status: 405, code: "method_not_allowed", message: "Request method 'GET' is not supported." }),
     ("DELETE", To("DELETE", "/compatible-mode/v1/chat/completions"), Refused { status: 405, code: "method_not_allowed", message: "Request method 'DELETE' is not supported." }),
     ("POST to the list", To("POST", "/v1/models"), Refused { status: 405, code: "method_not_allowed", message: "Request method 'POST' is not supported." }),
-    ("no path", To("GET", "/"), NOT_FOUND),
+    ("no path", To("GET", "/v1"), NOT_FOUND),
     ("another path", To("POST", "/v1/completions"), NOT_FOUND),
     ("a path out of the house", To("GET", "/v1/../../etc/passwd"), NOT_FOUND),
     ("an unknown model's entry", To("GET", "/v1/models/gpt-4o"), Refused { status: 404, code: "model_not_found", message: "The model `gpt-4o` does not exist or you do not have access to it." }),
