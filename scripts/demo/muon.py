@@ -24,7 +24,7 @@ def orthogonal(m: torch.Tensor, steps: int = 4) -> torch.Tensor:
 class Optimizer:
     """State is a plain dictionary, so that training can be taken up again."""
 
-    def __init__(self, model, average: float = 0.99):
+    def __init__(self, model, average: float = 0.998):
         self.parameters = dict(model.named_parameters())
         self.decay = average
         self.groups: dict[tuple, list[tuple[str, int, int]]] = {}
