@@ -64,7 +64,7 @@ class Server:
             parts.append({"type": "video", "video": [uri(frame) for frame in question.frames], "fps": question.fps})
         parts.append({"type": "text", "text": question.text})
         body = {
-            "model": "demo", "temperature": 0, "max_tokens": LONGEST, "messages": [{"role": "user", "content": parts}],
+            "model": "qwen-vl-max", "temperature": 0, "max_tokens": LONGEST, "messages": [{"role": "user", "content": parts}],
         }  # fmt: skip
         if len(question.pictures) == 1:
             body["coordinates"] = "original"
