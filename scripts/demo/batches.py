@@ -167,10 +167,12 @@ class Maker:
         if kind == "pair":
             pair = [scenes.shapes(rng, width, height, 1) for _ in range(2)]
             if rng.random() < 0.5:
+                # Of two drawn at random few have anything in common.
                 twin = pair[0].things[0]
                 for _ in range(40):
-                    other = scenes.shapes(rng, width, height, 1).things[0]
-                    if (other.noun == twin.noun) or (other.colour == twin.colour):
+                    pair[1] = scenes.shapes(rng, width, height, 1)
+                    other = pair[1].things[0]
+                    if other.noun == twin.noun or other.colour == twin.colour:
                         break
             rounds = [("pair", *conversations.comparison(rng, *pair))]
             media = [(t.image, [s.frames[:1]], [s.things], None) for s in pair]

@@ -78,7 +78,7 @@ class Optimizer:
             # The heads that are not exported may run ahead of what they read.
             rate = adam_rate * (3 if name.startswith(("see.", "place.")) else 1)
             p.add_((m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8), alpha=-rate)
-        decay = min(self.decay, s["step"] / (s["step"] + 20))
+        kept = min(self.decay, s["step"] / (s["step"] + 20))
         torch._foreach_lerp_(
-            list(s["average"].values()), [p.detach() for p in self.parameters.values()], 1 - decay
+            list(s["average"].values()), [p.detach() for p in self.parameters.values()], 1 - kept
         )
