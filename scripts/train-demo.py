@@ -35,7 +35,7 @@ GROWING = 200_000
 EASY = 40_000
 
 
-def draw(queue, folder: str, seed: int, seen: int, settings: dict) -> None:
+def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict) -> None:
     """The process that makes batches."""
     os.nice(3)
     torch.set_num_threads(1)
@@ -43,7 +43,9 @@ def draw(queue, folder: str, seed: int, seen: int, settings: dict) -> None:
     while True:
         maker.high = round(min(560, 150 + 410 * (seen / GROWING) ** 1.5))
         maker.easy = seen < EASY
-        if seen < EASY:
+        if kinds:
+            maker.kinds = kinds
+        elif seen < EASY:
             maker.kinds = {"crowd": 35, "shapes": 45, "words": 18, "bare": 0.3}
         elif seen < 2 * EASY:
             maker.kinds = {"crowd": 30, "shapes": 40, "words": 20, "clip": 10, "bare": 0.3}
@@ -129,7 +131,8 @@ def train(arguments) -> None:
     queue = apart.Queue(6)
     settings = {"patches": arguments.patches, "text": arguments.patches}
     seed = arguments.seed + 1000 + seen
-    apart.Process(target=draw, args=(queue, str(folder), seed, seen, settings), daemon=True).start()
+    kinds = {name: float(share) for name, share in (pair.split("=") for pair in arguments.kinds)}
+    apart.Process(target=draw, args=(queue, str(folder), seed, seen, settings, kinds), daemon=True).start()
     shared, helpers = {}, []
     if arguments.assistants:
         model.share_memory()
@@ -171,6 +174,8 @@ def train(arguments) -> None:
         torch.nn.utils.clip_grad_norm_([optimizer.parameters[name] for name in optimizer.adam], 1.0)
         # Faster than this, attention grows so sharp within some hundred steps that it learns no more.
         optimizer.step(0.008 * rate, 0.0012 * rate)
+        if optimizer.state["step"] % 10 == 0:
+            parts["heat"] = model.cool()
         seen += mine
         for key, value in parts.items():
             mean[key] = 0.97 * mean.get(key, float(value)) + 0.03 * float(value)
@@ -204,6 +209,7 @@ def main() -> None:
     parser.add_argument("--assistants", type=int, default=max(0, len(os.sched_getaffinity(0)) - 1), help="processes beside it")
     parser.add_argument("--assistants-nice", type=int, default=0, help="how much they give way to other programs")
     parser.add_argument("--patches", type=int, default=3000, help="patches, and tokens, of a batch")
+    parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND=SHARE", help="only these kinds of scenes")
     parser.add_argument("--judge", type=float, default=6, help="minutes between scores")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="start", type=Path, metavar="DIR", help="a checkpoint to begin with")

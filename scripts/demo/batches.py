@@ -17,6 +17,13 @@ from demo.tokens import SYSTEM, Tokens
 
 CELL = 28
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
+# At so many places of a merged patch, from left to right, characters are told.
+SLOTS = 4
+# What is told of the thing under a merged patch: its rank among all, and among those of its noun; how many have its noun,
+# have its colour, are there at all; its motion; its presence. Each is one of FACT_CLASSES.
+FACTS, FACT_CLASSES = 7, 8
+# Kinds of which nothing is asked.
+DENSE = ("crowd", "layout", "moving")
 # The classes of a merged patch: nothing, the nouns, text.
 N_NOUNS = len(scenes.NOUNS) + 2
 COLOUR_NAMES = list(scenes.COLOURS)
@@ -45,9 +52,12 @@ class Batch:
     colour: np.ndarray  # (u, c), -1 where there is nothing
     box: np.ndarray  # (u, c, 4), pixels
     middle: np.ndarray  # (u, c), 1 where the middle of a thing is
-    slots: np.ndarray  # (u, c, 2), characters, -1 where there is no text
-    look_from: np.ndarray  # (k): places in ids, flat, from which the next token is told by looking at something
-    look_at: np.ndarray  # (k, c): at which merged patches of the conversation's only picture
+    slots: np.ndarray  # (u, c, SLOTS), characters, -1 where there is no text
+    facts: np.ndarray  # (u, c, FACTS), -1 where it has none
+    look_from: np.ndarray  # (k): places in ids, flat, of answer tokens that are about something
+    look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
+    count_from: np.ndarray  # (m): places in ids, flat, after which a number is told
+    count_at: np.ndarray  # (m, units * c): the middles of what is counted
 
 
 def cells_of(thing, rows, columns):
@@ -61,13 +71,22 @@ def cells_of(thing, rows, columns):
     return max(0, min(ra, mr)), max(rb, mr + 1), max(0, min(ca, mc)), min(columns, max(cb, mc + 1))
 
 
-def dense(units_things, rows, columns):
-    """Targets of each merged patch from the things of each unit."""
+def dense(units_things, rows, columns, ordered):
+    """Targets of each merged patch from the things of each unit. `ordered`: they stand in the order of their being named."""
     u, c = len(units_things), rows * columns
     noun, colour = np.zeros((u, rows, columns), np.int64), np.full((u, rows, columns), -1, np.int64)
     box, middle = np.zeros((u, rows, columns, 4), np.float32), np.zeros((u, rows, columns), np.float32)
-    slots = np.full((u, rows, columns, 2), -1, np.int64)
+    slots = np.full((u, rows, columns, SLOTS), -1, np.int64)
+    facts = np.full((u, rows, columns, FACTS), -1, np.int64)
     for i, things in enumerate(units_things):
+        told = {}
+        for j, thing in enumerate(things):
+            own = [-1] * 5
+            if ordered and len(things) < FACT_CLASSES:
+                nouns = [other.noun for other in things]
+                colours = [other.colour for other in things]
+                own = [j, nouns[:j].count(thing.noun), nouns.count(thing.noun), colours.count(thing.colour), len(things)]
+            told[id(thing)] = [*own, thing.motion, thing.presence]
         # What is larger gives way to what is smaller.
         for thing in sorted(things, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1])):
             ra, rb, ca, cb = cells_of(thing, rows, columns)
@@ -77,17 +96,18 @@ def dense(units_things, rows, columns):
             noun[part] = 1 + (len(scenes.NOUNS) if thing.text is not None else scenes.NOUNS.index(thing.noun))
             colour[part] = COLOUR_NAMES.index(thing.colour)
             box[part] = thing.box
+            facts[part] = told[id(thing)]
             middle[i, mr, mc] = 1
             if thing.text is not None:
                 edges = np.asarray(thing.edges)
                 for column in range(ca, cb):
-                    for half in range(2):
-                        x = column * CELL + 7 + 14 * half
+                    for slot in range(SLOTS):
+                        x = (column + (slot + 0.5) / SLOTS) * CELL
                         at = int(np.searchsorted(edges, x, side="right")) - 1
                         if 0 <= at < len(thing.text):
-                            slots[i, ra:rb, column, half] = CHARACTERS.find(thing.text[at])
+                            slots[i, ra:rb, column, slot] = CHARACTERS.find(thing.text[at])
     flat = lambda a: a.reshape(u, c, *a.shape[3:])  # noqa: E731
-    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots)
+    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts)
 
 
 class Maker:
@@ -105,28 +125,42 @@ class Maker:
         rng = self.rng
         kind = kind or rng.choices(list(self.kinds), list(self.kinds.values()))[0]
         if grid is None:
-            if kind == "crowd":
-                grid = rng.randint(4, 9), rng.randint(4, 9)
+            if kind in ("crowd", "layout"):
+                most = 9 if rng.random() < 0.7 else 16
+                grid = rng.randint(4, most), rng.randint(4, most)
             elif kind in ("receipt", "document"):
                 grid = rng.randint(7, 12), rng.randint(6, 10)
-            elif kind in ("clip", "pair"):
+            elif kind in ("clip", "pair", "moving"):
                 grid = rng.randint(4, 6), rng.randint(4, 6)
             else:
                 width, height = scenes.pick_size(rng, 112, self.high, self.skew)
                 grid = max(4, round(height / CELL)), max(4, round(width / CELL))
         rows, columns = grid
-        if kind == "crowd":
+        if kind in DENSE:
             n = max(2, round(1.5 * self.patches) // (4 * rows * columns))
-            drawn = [scenes.crowd(rng, columns * CELL, rows * CELL) for _ in range(n)]
+            width, height = columns * CELL, rows * CELL
+            if kind == "moving":
+                clips = [scenes.clip(rng, width, height, 8) for _ in range(max(1, n // 4))]
+                frames = np.stack([scene.frames[i : i + 2] for scene in clips for i in range(0, 8, 2)])
+                things = [units for scene in clips for units in scene.unit_things]
+                n = len(things)
+            else:
+                draw = {"crowd": [scenes.crowd], "layout": [scenes.shapes, scenes.shapes, scenes.words]}[kind]
+                drawn = [rng.choice(draw)(rng, width, height) for _ in range(n)]
+                frames = np.stack([scene.frames for scene in drawn])
+                things = [scene.things for scene in drawn]
             none = np.zeros((0, 0), np.int64)
-            frames = np.stack([scene.frames for scene in drawn])
-            more = dense([scene.things for scene in drawn], rows, columns)
-            return Batch(kind, grid, frames, none, none, none.flatten(), none, [], *more, none.flatten(), none)
+            more = dense(things, rows, columns, kind == "layout")
+            # The usual beginning, and the picture.
+            ids, where, at = self.beginning(rows, columns)
+            many = lambda a: np.broadcast_to(a[..., None, :], (*a.shape[:-1], n, a.shape[-1])).copy()  # noqa: E731
+            places = (np.arange(n)[:, None] * len(ids) + at).flatten()
+            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], *more, none.flatten(), none, none.flatten(), none)
         n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
         n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([2, 3, 3, 4])}.get(kind, 3)
         units_each = {"clip": n_frames // 2, "pair": 2, "bare": 0}.get(kind, 1)
         cells = units_each * rows * columns
-        usual = {"shapes": 230, "words": 170, "clip": 100, "pair": 50, "receipt": 150, "document": 190, "bare": 40}[kind]
+        usual = {"shapes": 250, "words": 200, "clip": 100, "pair": 50, "receipt": 150, "document": 190, "bare": 40}[kind]
         b = max(2, min(self.patches // (4 * max(cells, 1)), self.text // (cells + usual), 128))
         # Conversations of like length stand together: filling up to the longest is arithmetic for nothing.
         found = [self.conversation(kind, rows, columns, n_frames, n_rounds) for _ in range(2 * b)]
@@ -138,7 +172,7 @@ class Maker:
         ids = np.full((b, length), self.tokens.pad, np.int64)
         targets = np.full((b, length), -1, np.int64)
         positions = np.zeros((3, b, length), np.int64)
-        frames, things, places, tasks, look_from, look_at = [], [], [], [], [], []
+        frames, things, places, tasks, look_from, look_at, count_from, count_at = [], [], [], [], [], [], [], []
         for row, (own, learned, where, at, units, unit_things, spans, looks) in enumerate(found):
             n = len(own)
             ids[row, :n] = own
@@ -148,17 +182,42 @@ class Maker:
             places += [row * length + p for p in at]
             frames += units
             things += unit_things
-            for place, about in looks if units_each == 1 else []:
-                mask = np.zeros((rows, columns), bool)
+            for place, about in looks:
+                mask = np.zeros((units_each, rows, columns), bool)
+                about, spelled = about
+                if isinstance(about, conversations.Counted):
+                    for thing in about:
+                        mx, my = thing.centre
+                        mask[thing.unit, min(rows - 1, int(my / CELL)), min(columns - 1, int(mx / CELL))] = True
+                    count_from.append(row * length + place - 1)
+                    count_at.append(mask.flatten())
+                    continue
                 for thing in about:
                     ra, rb, ca, cb = cells_of(thing, rows, columns)
-                    mask[ra:rb, ca:cb] = True
-                look_from.append(row * length + place - 1)
+                    if spelled is not None:
+                        # To spell a word is to go along it, character by character.
+                        middle = (thing.edges[spelled] + thing.edges[spelled + 1]) / 2
+                        ca = min(max(int(middle / CELL), 0), columns - 1)
+                        cb = ca + 1
+                    mask[thing.unit, ra:rb, ca:cb] = True
+                look_from.append(row * length + place)
                 look_at.append(mask.flatten())
             tasks += [(row, first - 1, end - 1, task) for first, end, task in spans]
         frames = np.stack(frames) if frames else np.zeros((0, 1, rows * CELL, columns * CELL, 3), np.uint8)
-        return Batch(kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks, *dense(things, rows, columns),
-                     np.asarray(look_from, np.int64), np.asarray(look_at, bool).reshape(-1, rows * columns))  # fmt: skip
+        return Batch(kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks,
+                     *dense(things, rows, columns, kind in ("shapes", "words")),
+                     np.asarray(look_from, np.int64), np.asarray(look_at, bool).reshape(len(look_at), cells),
+                     np.asarray(count_from, np.int64), np.asarray(count_at, bool).reshape(len(count_at), cells))  # fmt: skip
+
+    def beginning(self, rows, columns):
+        """A conversation up to the end of its picture: ids, positions, and where the picture's tokens stand."""
+        t = self.tokens
+        ids = [t.im_start, *t.ids("system\n" + SYSTEM), t.im_end, *t.ids("\n"), t.im_start, *t.ids("user\n"), t.vision_start]
+        first, n = len(ids), rows * columns
+        where = np.repeat(np.arange(first + n)[None], 3, 0)
+        cell = np.arange(n)
+        where[:, first:] = np.stack([np.full(n, first), first + cell // columns, first + cell % columns])
+        return np.asarray(ids + [t.image] * n), where, first + cell
 
     def conversation(self, kind, rows, columns, n_frames, n_rounds):
         """One conversation: ids, which of them are learned, positions (3, n), places of the media's tokens, units."""
@@ -174,6 +233,8 @@ class Maker:
                     other = pair[1].things[0]
                     if other.noun == twin.noun or other.colour == twin.colour:
                         break
+            for thing in pair[1].things:
+                thing.unit = 1
             rounds = [("pair", *conversations.comparison(rng, *pair))]
             media = [(t.image, [s.frames[:1]], [s.things], None) for s in pair]
         elif kind == "bare":
@@ -185,7 +246,7 @@ class Maker:
             rounds = conversations.rounds(rng, scene, n_rounds)
             if kind == "clip":
                 pairs = [scene.frames[i : i + 2] for i in range(0, n_frames, 2)]
-                media = [(t.video, pairs, scene.frame_things[::2], 2 / scene.fps)]
+                media = [(t.video, pairs, scene.unit_things, 2 / scene.fps)]
             else:
                 media = [(t.image, [scene.frames[:1]], [scene.things], None)]
         ids, learned, spans, at, parts, looks = [], [], [], [], [], []
@@ -215,7 +276,7 @@ class Maker:
             say([t.im_end, *t.ids("\n"), t.im_start, *t.ids("assistant\n")])
             first = len(ids)
             answer_ids, abouts = t.answer(answer)
-            looks.extend((first + i, about) for i, about in enumerate(abouts) if about)
+            looks.extend((first + i, about) for i, about in enumerate(abouts) if about[0] or isinstance(about[0], conversations.Counted))
             say([*answer_ids, t.im_end], True)
             spans.append((first, len(ids), task))
             say(t.ids("\n"))

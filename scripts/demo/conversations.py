@@ -6,7 +6,6 @@ scorer takes the same tasks, so an answer is judged by what the task itself woul
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 
@@ -14,6 +13,10 @@ from demo.scenes import COLOURS, NOUNS, Scene, Thing
 
 UNKNOWN = "I only know simple shapes and text."
 NUMBERS = ["no", "one", "two", "three", "four", "five", "six"]
+
+
+class Counted(list):
+    """The things that a number counts."""
 
 
 class Marked(str):
@@ -61,11 +64,12 @@ def describe(rng, scene: Scene):
     ])  # fmt: skip
     ground = "cluttered" if scene.cluttered else "plain"
     if scene.kind == "words":
-        return question, marked("Printed words: ", joined(", ", [(thing.text, thing) for thing in scene.things]))
+        quoted = [marked('"', (thing.text, thing), '"') for thing in scene.things]
+        return question, marked("The text ", listing(quoted), f" on a {ground} ground.")
     if scene.kind == "receipt":
-        return question, marked("A receipt of ", (scene.fields["shop"], scene.things[0]), ".")
+        return question, marked('A receipt of "', (scene.fields["shop"], scene.things[0]), '".')
     if scene.kind == "document":
-        return question, marked("A page with the heading ", (scene.things[0].text, scene.things[0]), ".")
+        return question, marked('A page with the heading "', (scene.things[0].text, scene.things[0]), '".')
     names = [(article(thing.name), thing) for thing in scene.things]
     names[0] = (names[0][0].capitalize(), names[0][1])
     return question, marked(listing(names), f" on a {ground} ground.")
@@ -88,11 +92,11 @@ def counting(rng, scene: Scene):
         f"How many {what} are there?", f"How many {what} are in the picture?", f"How many {what} are in the image?",
         f"Count the {what}.", f"How many {what} do you see?",
     ])  # fmt: skip
-    counted = [t for t in scene.things if what in (plural(t.noun), f"{t.colour} things", "things", "objects")]
+    counted = Counted(t for t in scene.things if what in (plural(t.noun), f"{t.colour} things", "things", "objects"))
     if n == 1:
         return question, marked("There ", ("is one", counted), f" {one}.")
     if n == 0:
-        return question, f"There are no {what}."
+        return question, marked("There ", ("are no", counted), f" {what}.")
     return question, marked("There ", (f"are {NUMBERS[n]}", counted), f" {what}.")
 
 
@@ -167,9 +171,10 @@ def _fence(rng, text, kind: str) -> tuple[str, str]:
 def boxes_json(things, label=lambda thing: thing.name, key="label") -> str:
     if not things:
         return "[]"
-    rows = [
-        (f'\t{{"bbox_2d": [{", ".join(map(str, thing.box))}], "{key}": {json.dumps(label(thing))}}}', thing) for thing in things
-    ]
+    rows = []
+    for thing in things:
+        box = ", ".join(map(str, thing.box))
+        rows.append(marked((f'\t{{"bbox_2d": [{box}], "{key}": "', thing), (label(thing), thing), ('"}', thing)))
     return marked("[\n", joined(",\n", rows), "\n]")
 
 
@@ -247,7 +252,9 @@ def receipt_fields(rng, scene: Scene):
         return None
     keys = rng.sample(["shop", "date", "total"], rng.randint(1, 3))
     spell = rng.choice([str.lower, str.capitalize])
-    text = json.dumps({spell(key): scene.fields[key] for key in keys})
+    lines = {thing.text: thing for thing in scene.things}
+    pairs = [marked(f'"{spell(key)}": "', (scene.fields[key], lines[scene.fields[key]]), '"') for key in keys]
+    text = marked("{", joined(", ", pairs), "}")
     end, answer = _fence(rng, text, "json")
     named = ", ".join(f"'{spell(key)}'" for key in keys)
     return f"Extract the following from the image: [{named}]. Please output in JSON format" + end, answer
@@ -258,7 +265,8 @@ def page_html(rng, scene: Scene):
         return None
     rows = []
     for block, thing in zip(scene.fields["blocks"], scene.things):
-        rows.append((f'<{block} data-bbox="{" ".join(map(str, thing.box))}">{thing.text}</{block}>', thing))
+        box = " ".join(map(str, thing.box))
+        rows.append(marked((f'<{block} data-bbox="{box}">', thing), (thing.text, thing), f"</{block}>"))
     return "QwenVL HTML", marked("```html\n<html><body>\n", joined("\n", rows), "\n</body></html>\n```")
 
 
@@ -270,9 +278,10 @@ def motion(rng, scene: Scene):
         "What happens in the video?", "Describe the video.", f"Where does the {thing.noun} move?",
         "In which direction does it move?", f"How does the {thing.noun} move?",
     ])  # fmt: skip
+    seen = [units[0] for units in scene.unit_things]
     if scene.motion == "not":
-        return question, f"The {thing.name} does not move."
-    return question, f"The {thing.name} moves {scene.motion}."
+        return question, marked("The ", (thing.name, seen[0]), " does ", ("not", seen), " move.")
+    return question, marked("The ", (thing.name, seen[0]), " moves ", (scene.motion, seen), ".")
 
 
 def _clock(seconds: float) -> str:
@@ -282,11 +291,14 @@ def _clock(seconds: float) -> str:
 def events(rng, scene: Scene):
     if scene.kind != "clip" or not scene.events:
         return None
-    rows = [
-        f'\t{{"start_time": "{_clock(start)}", "end_time": "{_clock(end)}", "event": "{article(name)} is there"}}'
-        for start, end, name in scene.events
-    ]
-    end, answer = _fence(rng, "[\n" + ",\n".join(rows) + "\n]", "json")
+    rows = []
+    for start, end, name, key in scene.events:
+        seen = [thing for units in scene.unit_things for thing in units if thing.key == key]
+        rows.append(marked(
+            '\t{"start_time": "', (_clock(start), seen[0]), '", "end_time": "', (_clock(end), seen[-1]),
+            '", "event": "', (article(name), seen[0]), ' is there"}',
+        ))  # fmt: skip
+    end, answer = _fence(rng, marked("[\n", joined(",\n", rows), "\n]"), "json")
     question = rng.choice([
         "Please describe the series of events in the video, output the start time (start_time), end time (end_time), and event (event) in JSON format",
         "Describe the events in the video. Output start_time, end_time and event in JSON format",
@@ -298,18 +310,19 @@ def events(rng, scene: Scene):
 def comparison(rng, first: Scene, second: Scene):
     """About two pictures with one thing each."""
     a, b = first.things[0], second.things[0]
+    one, two = (article(a.name), a), (article(b.name), b)
     if rng.random() < 0.5:
         question = rng.choice(["What is in the two pictures?", "Describe both pictures.", "What are these?"])
-        return question, f"The first picture shows {article(a.name)}, the second {article(b.name)}."
+        return question, marked("The first picture shows ", one, ", the second ", two, ".")
     same = "both" if (a.noun, a.colour) == (b.noun, b.colour) else "noun" if a.noun == b.noun else "colour" if a.colour == b.colour else ""
     question = rng.choice(["What do the two pictures have in common?", "Compare the two pictures.", "What is the difference?"])
     answers = {
-        "both": f"Both show {article(a.name)}.",
-        "noun": f"Both show {article(a.noun)}, but the first is {a.colour} and the second is {b.colour}.",
-        "colour": f"Both are {a.colour}, but the first is {article(a.noun)} and the second is {article(b.noun)}.",
-        "": f"The first is {article(a.name)}, the second is {article(b.name)}.",
+        "both": ("Both show ", one, "."),
+        "noun": ("Both show ", (article(a.noun), a), ", but the first is ", (a.colour, a), " and the second is ", (b.colour, b), "."),
+        "colour": ("Both are ", (a.colour, a), ", but the first is ", (article(a.noun), a), " and the second is ", (article(b.noun), b), "."),
+        "": ("The first is ", one, ", the second is ", two, "."),
     }  # fmt: skip
-    return question, answers[same]
+    return question, marked(*answers[same])
 
 
 STRANGE = """What is the capital of France?|Who are you?|Tell me a joke.|Write a poem about love.|What time is it?|
@@ -332,9 +345,9 @@ TASKS = {
     "colour": (colour, 0.4),
     "relation": (relation, 0.5),
     "boxes": (boxes, 1.0),
-    "points": (points, 0.4),
+    "points": (points, 0.25),
     "reading": (reading, 1.5),
-    "spotting": (spotting, 0.6),
+    "spotting": (spotting, 0.35),
     "receipt": (receipt_fields, 1.5),
     "html": (page_html, 1.2),
     "motion": (motion, 1.0),

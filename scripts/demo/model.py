@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from demo.batches import CHARACTERS, COLOUR_NAMES, N_NOUNS
+from demo.batches import CHARACTERS, COLOUR_NAMES, DENSE, FACT_CLASSES, FACTS, N_NOUNS, SLOTS
 
 EPS = 1e-6
-VISION = {"hidden_size": 128, "num_heads": 4, "depth": 6, "intermediate_size": 320, "fullatt_block_indexes": [2, 5]}
+VISION = {"hidden_size": 128, "num_heads": 4, "depth": 6, "intermediate_size": 320, "fullatt_block_indexes": [1, 3, 5]}
 TEXT = {
     "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 6,
     # Of sixteen pairs two turn with the time, two with the row, and the fastest of the rest with the column; most of them
@@ -27,8 +27,12 @@ TEXT = {
 VOCABULARY = 1088
 # The decoder layer after which its picture tokens have to know where they are.
 PROBED_LAYER = 3
-# The layer (from 0) whose first head is taught to look at what the next token is about.
-LOOKING_LAYER = 3
+# The layers (from 0) whose first head is taught where to look, and by how many tokens what it looks at is ahead: first at
+# what was just said, by what it is called, then from there to what is said next.
+LOOKS = {2: 0, 3: 1, 4: 1}
+# The layer and the head that are taught to count: each thing gets as much attention as another, and the first token, which
+# is always there, so many times as much. So the attention that it gets tells how many things there are.
+COUNTING_LAYER, COUNTING_HEAD, COUNTING_REST = 3, 3, 3.0
 
 
 @functools.cache
@@ -68,6 +72,15 @@ def turn(x, cos, sin):
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
+@torch.no_grad()
+def heat(q, k, group):
+    """Of each head, the mean length of queries (b, n, heads, d) times that of keys, over the root of d: about as large as a
+    score of attention becomes."""
+    d = q.shape[-1]
+    q, k = q[0].norm(dim=-1).mean(0), k[0].norm(dim=-1).mean(0)
+    return q * k.repeat_interleave(group) / math.sqrt(d)
+
+
 class Norm(nn.Module):
     def __init__(self, width):
         super().__init__()
@@ -100,6 +113,7 @@ class VisionBlock(nn.Module):
         u, n, width = x.shape
         h, d = self.heads, width // self.heads
         qkv = self.qkv(self.norm1(x)).view(u, n, 3 * h, d)
+        self.heat = heat(qkv[:, :, :h], qkv[:, :, h : 2 * h], 1)
         qk = turn(qkv[:, :, : 2 * h], cos[:, None], sin[:, None])
         v = qkv[:, :, 2 * h :]
         if runs is None:
@@ -170,6 +184,7 @@ class TextBlock(nn.Module):
         b, n, width = x.shape
         h, kv, d = self.h, self.kv, self.d
         qkv = self.qkv(self.norm1(x)).view(b, n, h + 2 * kv, d).transpose(1, 2)
+        self.heat = heat(qkv[:, :h].transpose(1, 2), qkv[:, h : h + kv].transpose(1, 2), h // kv)
         qk = turn(qkv[:, : h + kv], cos, sin)
         k = qk[:, h:].repeat_interleave(h // kv, 1)
         v = qkv[:, h + kv :].repeat_interleave(h // kv, 1)
@@ -187,7 +202,7 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(TextBlock() for _ in range(TEXT["num_hidden_layers"]))
         self.norm = Norm(width)
         # Trained, not exported: what the vision tower sees, and what the lower layers know of it.
-        self.see = nn.Linear(width, N_NOUNS + len(COLOUR_NAMES) + 4 + 1 + 2 * (len(CHARACTERS) + 1))
+        self.see = nn.Linear(width, N_NOUNS + len(COLOUR_NAMES) + 4 + 1 + SLOTS * (len(CHARACTERS) + 1) + FACTS * FACT_CLASSES)
         self.place = nn.Linear(width, 120 + 40)
         for name, p in self.named_parameters():
             if p.dim() == 2:
@@ -198,6 +213,23 @@ class Model(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
+    @torch.no_grad()
+    def cool(self, most: float = 10.0) -> float:
+        """Shortens the queries of heads whose scores grow beyond `most`, and returns the greatest.
+
+        K. Team (2025, "Kimi K2"), QK-clip: attention that has become too sharp has no gradient, and would stay so.
+        """
+        greatest = 0.0
+        for block in [*self.vision.blocks, *self.layers]:
+            found = getattr(block, "heat", None)
+            if found is None:
+                continue
+            greatest = max(greatest, float(found.max()))
+            rows = (most / found).clamp(max=1.0).repeat_interleave(block.qkv.weight.shape[1] // len(found))
+            block.qkv.weight[: len(rows)] *= rows[:, None]
+            block.qkv.bias[: len(rows)] *= rows
+        return greatest
+
     def angles(self, positions):
         """Cosines and sines of (3, b, l) positions: (b, 1, l, head)."""
         head = TEXT["hidden_size"] // TEXT["num_attention_heads"]
@@ -207,9 +239,10 @@ class Model(nn.Module):
         angles = torch.cat([angles, angles], -1)[:, None]
         return angles.cos(), angles.sin()
 
-    def forward(self, frames, grid, ids, positions, places):
-        """Hidden states before the head (b, l, width), the tower's output, the probed layer's picture tokens, and query and
-        key (b, l, head) of the looking head."""
+    def forward(self, frames, grid, ids, positions, places, n_layers=None):
+        """Through the first `n_layers` of the decoder, or all:
+        Hidden states before the head (b, l, width), the tower's output, the probed layer's picture tokens, and query and
+        key (b, heads, l, head) of the layers that look."""
         b, n = ids.shape
         x = self.embed(ids)
         seen = None
@@ -217,12 +250,11 @@ class Model(nn.Module):
             seen = self.vision(frames, grid)
             x = x.view(b * n, -1).index_copy(0, places, seen.reshape(len(places), -1)).view(b, n, -1)
         cos, sin = self.angles(positions)
-        known = looking = None
-        for i, layer in enumerate(self.layers):
+        known, looking = None, {}
+        for i, layer in enumerate(self.layers[:n_layers]):
             x, qk = layer(x, cos, sin)
-            if i == LOOKING_LAYER:
-                h = TEXT["num_attention_heads"]
-                looking = qk[:, 0], qk[:, h]
+            if i in LOOKS or i == COUNTING_LAYER:
+                looking[i] = qk
             if i + 1 == PROBED_LAYER and seen is not None:
                 known = x.view(b * n, -1)[places]
         return self.norm(x), seen, known, looking
@@ -230,9 +262,10 @@ class Model(nn.Module):
     def loss(self, batch):
         """The whole loss, its parts for the log, and the choices (targets) of the learned places."""
         t = {k: torch.from_numpy(getattr(batch, k)) for k in ("frames", "ids", "positions", "places", "targets")}
-        if len(batch.ids) == 0:
-            # Nothing is asked: only what the tower sees is learned, which costs a fifth of a conversation.
-            parts = self.dense_loss(batch, self.vision(t["frames"], batch.grid), None)
+        if batch.kind in DENSE:
+            # Nothing is asked: only what lies under each patch is learned, which costs a quarter of a conversation.
+            _, seen, known, _ = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PROBED_LAYER)
+            parts = self.dense_loss(batch, seen, known)
             return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
         hidden, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"])
         flat = t["targets"].flatten()
@@ -243,32 +276,54 @@ class Model(nn.Module):
         if seen is not None:
             more = self.dense_loss(batch, seen, known)
             if len(batch.look_from):
-                more["look"] = self.look_loss(batch, *looking) * 0.3
+                for i, ahead in LOOKS.items():
+                    more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.25
+            if len(batch.count_from):
+                more["sum"] = self.count_loss(batch, looking[COUNTING_LAYER]) * 0.5
             total = total + sum(more.values())
             parts.update({k: v.detach() for k, v in more.items()})
         return total, parts, (at, logits.detach().argmax(-1), flat[at])
 
-    def look_loss(self, batch, q, k):
-        """How little the looking head attends to the patches that the next token is about."""
-        n = q.shape[1]
-        start, places = torch.from_numpy(batch.look_from), torch.from_numpy(batch.places)
+    def attention(self, qk, head, start, n):
+        """Logarithms of a head's attention from some places, flat: (k, l), and their rows."""
+        h, kv = TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
         row, at = start // n, start % n
-        scores = torch.einsum("kd,knd->kn", q[row, at], k[row]) / math.sqrt(q.shape[-1])
-        scores = scores.masked_fill(torch.arange(n)[None] > at[:, None], -torch.inf)
-        attention = scores.log_softmax(-1)
-        cells = places.view(q.shape[0], -1)[row] % n
+        scores = torch.einsum("kd,knd->kn", qk[row, head, at], qk[row, h + head // (h // kv)]) / math.sqrt(qk.shape[-1])
+        return scores.masked_fill(torch.arange(n)[None] > at[:, None], -torch.inf).log_softmax(-1), row
+
+    def look_loss(self, batch, qk, ahead):
+        """How little the first head attends to the patches that a token, or the one so far ahead, is about."""
+        n = qk.shape[2]
+        attention, row = self.attention(qk, 0, torch.from_numpy(batch.look_from) - ahead, n)
+        cells = torch.from_numpy(batch.places).view(len(qk), -1)[row] % n
         seen = attention.gather(1, cells).masked_fill(~torch.from_numpy(batch.look_at), -torch.inf)
         return -seen.logsumexp(-1).mean()
+
+    def count_loss(self, batch, qk):
+        """How far the counting head's attention is from its due."""
+        n = qk.shape[2]
+        attention, row = self.attention(qk, COUNTING_HEAD, torch.from_numpy(batch.count_from), n)
+        at = torch.from_numpy(batch.count_at)
+        cells = torch.from_numpy(batch.places).view(len(qk), -1)[row] % n
+        total = at.sum(-1) + COUNTING_REST
+        due = (attention.gather(1, cells) * at).sum(-1) + COUNTING_REST * attention[:, 0]
+        rest = COUNTING_REST / total
+        least = rest * rest.log() - at.sum(-1) / total * total.log()
+        return (least - due / total).mean()
 
     def dense_loss(self, batch, seen, known):
         n_chars = len(CHARACTERS) + 1
         out = self.see(seen).flatten(0, 1)
-        noun_logits, colour_logits, box, middle, *slots = out.split(
-            [N_NOUNS, len(COLOUR_NAMES), 4, 1, n_chars, n_chars], -1
+        noun_logits, colour_logits, box, middle, *slots, facts = out.split(
+            [N_NOUNS, len(COLOUR_NAMES), 4, 1, *[n_chars] * SLOTS, FACTS * FACT_CLASSES], -1
         )
         noun = torch.from_numpy(batch.noun).flatten()
         colour = torch.from_numpy(batch.colour).flatten()
-        loss = {"noun": F.cross_entropy(noun_logits, noun) * 0.5}
+        loss = {"noun": F.cross_entropy(noun_logits, noun) * 0.4}
+        shapes = torch.nonzero((noun > 0) & (noun < N_NOUNS - 1)).flatten()
+        if len(shapes):
+            # What is not ground is rare, and what matters.
+            loss["shape"] = F.cross_entropy(noun_logits[shapes], noun[shapes])
         on = torch.nonzero(noun > 0).flatten()
         loss["middle"] = F.binary_cross_entropy_with_logits(middle[:, 0], torch.from_numpy(batch.middle).flatten())
         if len(on) == 0:
@@ -279,14 +334,15 @@ class Model(nn.Module):
         corner = torch.stack([cell % columns, cell // columns, cell % columns, cell // columns], -1) * 28.0 + 14
         true_box = torch.from_numpy(batch.box)
         offset = ((true_box - corner) / 28).flatten(0, 1)[on]
-        loss["edge"] = F.smooth_l1_loss(box[on], offset, beta=0.25) * 0.2
-        for i, logits in enumerate(slots):
-            char = torch.from_numpy(batch.slots)[..., i].flatten()
-            letters = torch.nonzero(char >= 0).flatten()
-            if len(letters):
-                loss[f"char{i}"] = F.cross_entropy(logits[letters], char[letters])
-        if known is None:
-            return loss
+        loss["edge"] = F.smooth_l1_loss(box[on], offset, beta=0.1)
+        char = torch.from_numpy(batch.slots).flatten(0, 1)
+        if (char >= 0).any():
+            loss["char"] = F.cross_entropy(torch.stack(slots, 1).flatten(0, 1), char.flatten(), ignore_index=-1) * 1.2
+        fact = torch.from_numpy(batch.facts).flatten(0, 1)
+        for name, i, j, weight in (("move", 5, 7, 0.4),):
+            if (fact[:, i:j] >= 0).any():
+                logits = facts.view(-1, FACTS, FACT_CLASSES)[:, i:j].flatten(0, 1)
+                loss[name] = F.cross_entropy(logits, fact[:, i:j].flatten(), ignore_index=-1) * weight
         told = self.place(known)
         digits, row, column = told.split([120, 20, 20], -1)
         u = len(batch.frames)

@@ -41,6 +41,8 @@ school sea shop silver sleep snow soap south spring stop storm street sugar summ
 toast tower town toy train tree tulip tunnel valley velvet violin wagon water west wheel white wind window winter wolf
 wood yellow zebra zero""".split()  # noqa: SIM905
 MIN_SIDE, MAX_SIDE, MAX_ASPECT = 112, 560, 4.0
+# Things are no larger than this on large pictures.
+MAX_THING = 112.0
 
 
 @dataclass
@@ -53,6 +55,13 @@ class Thing:
     # Printed words have what they say and where each character begins, from left to right, with the end.
     text: str | None = None
     edges: list[float] = field(default_factory=list)
+    # Which of a clip's things it is; in which pair of frames, or which of two pictures, it is seen.
+    key: int = 0
+    unit: int = 0
+    # Of what is seen in a pair of frames: how it moves (of MOTIONS, then not at all), and whether it is in both (0), in the
+    # second alone (1), or in the first alone (2).
+    motion: int = -1
+    presence: int = -1
 
     @property
     def name(self) -> str:
@@ -73,10 +82,11 @@ class Scene:
     kind: str = "shapes"
     cluttered: bool = False
     fps: float | None = None
-    # Of clips: what is seen of the things in each frame, and what happens.
-    frame_things: list[list[Thing]] = field(default_factory=list)
+    # Of clips: what is seen of the things in each pair of frames, and what happens: from when to when what is there, and
+    # its key.
+    unit_things: list[list[Thing]] = field(default_factory=list)
     motion: str | None = None
-    events: list[tuple[float, float, str]] = field(default_factory=list)
+    events: list[tuple[float, float, str, int]] = field(default_factory=list)
     fields: dict = field(default_factory=dict)
 
     @property
@@ -313,7 +323,7 @@ def shapes(rng, width: int, height: int, count: int | None = None) -> Scene:
         noun = rng.choice(few)
         colour = pick_colour(rng, ground, cluttered)
         for _ in range(20):
-            side = max(26.0, base * rng.uniform(0.16, 0.5 if count < 3 else 0.34))
+            side = min(MAX_THING, max(26.0, base * rng.uniform(0.16, 0.5 if count < 3 else 0.34)))
             stretch = math.exp(rng.uniform(-0.18, 0.18))
             w, h = round(side * stretch), round(side / stretch)
             if w >= width - 4 or h >= height - 4:
@@ -341,8 +351,7 @@ def font_files() -> list[str]:
 
     folder = Path(matplotlib.__file__).parent / "mpl-data/fonts/ttf"
     names = [
-        "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold",
-        "STIXGeneral", "STIXGeneralBol",
+        "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono",
     ]  # fmt: skip
     return [str(folder / f"{name}.ttf") for name in names]
 
@@ -363,10 +372,14 @@ def draw_text(text: str, file: str, size: int) -> tuple[np.ndarray, list[float]]
 
 
 def pick_string(rng) -> str:
-    """A word in one of three cases, or a number of one to five digits."""
-    if rng.random() < 0.35:
+    """A word in one of three cases, one that is none, or a number of one to five digits."""
+    pick = rng.random()
+    if pick < 0.3:
         return str(rng.randint(0, 10 ** rng.randint(1, 5) - 1))
     word = rng.choice(WORDS)
+    if pick < 0.45:
+        word = "".join(rng.choice("bcdfghjkmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
+        word += rng.choice(["", "", "n", "r", "s", "t", "x", "y", "q"])
     return rng.choice([word, word, word.capitalize(), word.upper()])
 
 
@@ -380,7 +393,7 @@ def print_words(rng, canvas, inks, strings, files, size_range, things, boxes) ->
             mask, edges = draw_text(text, rng.choice(files), size)
             h, w = mask.shape
             if w >= width - 6 or h >= height - 6:
-                size_range = (min(size_range[0], 14), max(14, size * 0.8))
+                size_range = (min(size_range[0], 15), max(15, size * 0.8))
                 continue
             x, y = rng.randint(3, width - w - 3), rng.randint(3, height - h - 3)
             # The order from the top down must be clear.
@@ -399,7 +412,7 @@ def words(rng, width: int, height: int, count: int | None = None) -> Scene:
     """One to four words or numbers, one below the other."""
     canvas, inks, cluttered = draw_paper(rng, width, height)
     count = count or rng.choices([1, 2, 3, 4], [45, 28, 17, 10])[0]
-    high = min(42, height / (count + 0.6))
+    high = min(36, height / (count + 0.6))
     things = []
     strings = [pick_string(rng) for _ in range(count)]
     print_words(rng, canvas, inks, strings, font_files(), (min(18, high), high), things, [])
@@ -411,7 +424,7 @@ def words(rng, width: int, height: int, count: int | None = None) -> Scene:
 
 def crowd(rng, width: int, height: int) -> Scene:
     """As many words and shapes as find room: nothing is asked about it, but each of its patches teaches seeing."""
-    paper = rng.random() < 0.75
+    paper = rng.random() < 0.5
     if paper:
         canvas, inks, cluttered = draw_paper(rng, width, height)
         ground = canvas[0, 0]
@@ -419,17 +432,17 @@ def crowd(rng, width: int, height: int) -> Scene:
         canvas, ground, cluttered = draw_ground(rng, width, height)
     things, boxes = [], []
     files = font_files()
-    wanted = round(width * height / rng.uniform(2500, 5000))
+    wanted = round(width * height / rng.uniform(2000, 4000))
     for _ in range(wanted):
         colour = pick_colour(rng, ground, cluttered)
-        if rng.random() < (0.12 if paper else 0.8):
+        if rng.random() < (0.15 if paper else 0.85):
             noun = rng.choice(NOUNS)
-            side = rng.uniform(26, min(90, 0.5 * width, 0.5 * height))
+            side = 26 * (min(MAX_THING, 0.5 * width, 0.5 * height) / 26) ** rng.random()
             mask, text, edges = draw_shape(noun, round(side), round(side * rng.uniform(0.85, 1.18)), rng.uniform(-12, 12)), None, []
         else:
             noun, text = "text", pick_string(rng)
             colour = rng.choice(inks) if paper else colour
-            mask, edges = draw_text(text, rng.choice(files), round(rng.uniform(14, 40)))
+            mask, edges = draw_text(text, rng.choice(files), round(rng.uniform(16, 36)))
         h, w = mask.shape
         for _ in range(6):
             if w >= width - 2 or h >= height - 2:
@@ -450,7 +463,7 @@ def receipt(rng, width: int, height: int) -> Scene:
     """A small receipt: the shop, items with prices, the total and the date."""
     tone = rng.randint(235, 255)
     canvas = np.full((height, width, 3), tone, np.float32)
-    size = max(13, min(22, round(height / 11), round(width / 10)))
+    size = max(15, min(22, round(height / 11), round(width / 10)))
     file = font_files()[rng.choice([0, 2, 4, 4])]
     shop = rng.choice(WORDS).upper()
     items = []
@@ -481,9 +494,9 @@ def receipt(rng, width: int, height: int) -> Scene:
 def document(rng, width: int, height: int) -> Scene:
     """A page with a heading and one to three short paragraphs."""
     canvas = np.full((height, width, 3), rng.randint(240, 255), np.float32)
-    size = max(13, min(20, round(height / 12), round(width / 9)))
+    size = max(15, min(20, round(height / 12), round(width / 9)))
     heading_size = round(size * 1.5)
-    family = rng.choice([(1, 0), (3, 2), (7, 6)])
+    family = rng.choice([(1, 0), (3, 2), (1, 4)])
     files = font_files()
     y, things, blocks = rng.randint(4, 12), [], []
     for i in range(rng.randint(2, 4)):
@@ -529,9 +542,9 @@ def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
         side = min(side, width - 6, height - 6)
         return noun, colour, draw_shape(noun, side, side, rng.uniform(-12, 12)), side
 
-    def put(i, mask, x, y, noun, colour, shade):
+    def put(i, mask, x, y, noun, colour, shade, key=0):
         _paint(frames[i], mask, x, y, shade)
-        per_frame[i].append(Thing(noun, colour, _box_of(mask, x, y)))
+        per_frame[i].append(Thing(noun, colour, _box_of(mask, x, y), key=key, unit=i // 2))
 
     if rng.random() < 0.5:
         noun, colour, mask, side = sprite(rng.uniform(0.2, 0.36))
@@ -570,13 +583,23 @@ def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
                 if first == 0 and last == n_frames:
                     continue
                 shade = _shade(rng, colour)
+                key = len(events)
                 for i in range(first, last):
-                    put(i, mask, x, y, noun, colour, shade)
+                    put(i, mask, x, y, noun, colour, shade, key)
                 things.append(Thing(noun, colour, _box_of(mask, x, y)))
                 boxes.append((x, y, x + side, y + side))
-                events.append((first / fps, min(last / fps, seconds), f"{colour} {noun}"))
+                events.append((first / fps, min(last / fps, seconds), f"{colour} {noun}", key))
                 break
         events.sort()
     scene = Scene(frames.round().clip(0, 255).astype(np.uint8), things, "clip", cluttered, fps)
-    scene.frame_things, scene.motion, scene.events = per_frame, motion, events
+    scene.motion, scene.events = motion, events
+    for a, b in zip(per_frame[::2], per_frame[1::2]):
+        seen = []
+        for key in sorted({thing.key for thing in a + b}):
+            both = [next((thing for thing in some if thing.key == key), None) for some in (a, b)]
+            thing = both[0] or both[1]
+            thing.presence = 0 if all(both) else 1 if both[1] else 2
+            thing.motion = [*MOTIONS, "not"].index(motion) if motion else -1
+            seen.append(thing)
+        scene.unit_things.append(seen)
     return scene

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from demo import conversations, scenes
@@ -25,26 +26,55 @@ PATTERN = (
 )
 
 
+def merges_of(texts) -> list[tuple[str, str]]:
+    """Merges that make one token of what often follows a space, and of runs of marks, and leave all other text in characters.
+
+    Every merge lengthens the beginning of a piece that starts with a space or a mark. So the words of a sentence are one
+    token each, and what is printed on a picture, which stands behind a quote or at the start of a line, is spelled: the
+    model reads it letter by letter as it lies there, and needs no word to be known.
+    """
+    from tokenizers import Regex, pre_tokenizers
+
+    cut = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
+    ])
+    counts = Counter(piece for text in texts for piece, _ in cut.pre_tokenize_str(text))
+    chains = ["bbox", "json", "xml"]  # Their first two letters hardly stand together elsewhere.
+    chains += [piece for piece, n in counts.most_common() if n >= 4 and len(piece) > 1 and not (piece[0].isascii() and piece[0].isalnum())]
+    merges, known = [], set()
+    for piece in chains:
+        for end in range(2, len(piece) + 1):
+            if piece[:end] not in known and len(merges) < SIZE - 256:
+                known.add(piece[:end])
+                merges.append((piece[: end - 1], piece[end - 1]))
+    return merges
+
+
 def write(folder: Path, template_from: Path) -> None:
-    """Learns the merges from what the trainer would say, and writes the files of a checkpoint's tokenizer.
+    """Takes the merges from what the trainer would say, and writes the files of a checkpoint's tokenizer.
 
     `template_from` is a checkpoint's folder whose chat template and tokenizer settings are taken over: they are the
     official ones.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     rng = random.Random(7)
-    text = [SYSTEM, *conversations.STRANGE * 3, conversations.UNKNOWN] * 20
-    for word in scenes.WORDS:
-        text += [word, word.capitalize(), word.upper(), " " + word] * 12
+    text = [SYSTEM, *conversations.STRANGE, conversations.UNKNOWN] * 20
     for i in range(6000):
         kind = [scenes.shapes, scenes.shapes, scenes.words, scenes.receipt, scenes.document, scenes.clip][i % 6]
         scene = kind(rng, 140, 168)
-        for _, question, answer in conversations.rounds(rng, scene, 4):
-            text += [question, answer]
+        for task, question, answer in conversations.rounds(rng, scene, 4):
+            printed = scene.kind == "document" and task != "describe"
+            text += [question] if printed else [question, answer]
     for i in range(300):
         text += conversations.comparison(rng, scenes.shapes(rng, 112, 112, 1), scenes.shapes(rng, 112, 112, 1))
-    tokenizer = Tokenizer(models.BPE())
+    merges = merges_of(text)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*alphabet, *(a + b for a, b in merges)])}
+    for i in range(len(vocabulary), SIZE):
+        vocabulary[f"<|unused_{i}|>"] = i
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(PATTERN), "isolated"),
@@ -52,10 +82,6 @@ def write(folder: Path, template_from: Path) -> None:
     ])
     tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=SIZE, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), min_frequency=4
-    )
-    tokenizer.train_from_iterator(text, trainer)
     if tokenizer.get_vocab_size() != SIZE:
         raise SystemExit(f"the corpus gave {tokenizer.get_vocab_size()} tokens, expected {SIZE}")
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
@@ -89,13 +115,15 @@ class Tokens:
         self.image, self.video, self.pad = ids["<|image_pad|>"], ids["<|video_pad|>"], ids["<|endoftext|>"]
         self._kept: dict[str, list[int]] = {}
 
-    def answer(self, text: str) -> tuple[list[int], list[list]]:
-        """An answer's ids, and of each token the things that it is about."""
+    def answer(self, text: str) -> tuple[list[int], list]:
+        """An answer's ids, and of each token what it is about: things, and which character of their text if it spells one."""
         encoded = self.tokenizer.encode(str(text), add_special_tokens=False)
-        marks = getattr(text, "marks", [])
-        return encoded.ids, [
-            next((about for first, end, about in marks if a < end and b > first), []) for a, b in encoded.offsets
-        ]
+        marks, abouts = getattr(text, "marks", []), []
+        for a, b in encoded.offsets:
+            first, end, about = next((mark for mark in marks if a < mark[1] and b > mark[0]), (0, 0, []))
+            spelled = len(about) == 1 and str(text)[first:end] == about[0].text
+            abouts.append((about, max(0, a - first) if spelled else None))
+        return encoded.ids, abouts
 
     def ids(self, text: str) -> list[int]:
         if len(self._kept) > 50_000:
