@@ -24,7 +24,7 @@ import torch.multiprocessing as multiprocessing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from demo import tokens as tokenizer_files
-from demo.batches import Maker
+from demo.batches import DENSE, Maker
 from demo.model import Model
 from demo.muon import Optimizer
 
@@ -35,14 +35,14 @@ GROWING = 200_000
 EASY = 40_000
 
 
-def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict) -> None:
+def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict, easy: float) -> None:
     """The process that makes batches."""
     os.nice(3)
     torch.set_num_threads(1)
     maker = Maker(tokenizer_files.Tokens(Path(folder)), seed, **settings)
     while True:
         maker.high = round(min(560, 150 + 410 * (seen / GROWING) ** 1.5))
-        maker.easy = seen < EASY
+        maker.easy = seen < EASY or maker.rng.random() < easy
         if kinds:
             maker.kinds = kinds
         elif seen < EASY:
@@ -59,7 +59,7 @@ def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict) 
 def assist(queue, names, shared, gradients, state, nice: int) -> None:
     """A process that computes gradients beside the main one, with weights that are at most a few steps old.
 
-    `state` is (0 when `gradients` may be written and 1 when they are ready, conversations). There is no meeting point, so
+    `state` is (0 when `gradients` may be written and 1 when they are ready, conversations, whether the tower has any). There is no meeting point, so
     a process that gets little of the processor delays nobody.
     """
     os.nice(nice)
@@ -82,6 +82,7 @@ def assist(queue, names, shared, gradients, state, nice: int) -> None:
             else:
                 gradients[name].copy_(own[name].grad)
         state[1] = max(len(batch.ids), len(batch.frames))
+        state[2] = batch.kind in DENSE
         state[0] = 1
 
 
@@ -132,14 +133,14 @@ def train(arguments) -> None:
     settings = {"patches": arguments.patches, "text": arguments.patches}
     seed = arguments.seed + 1000 + seen
     kinds = {name: float(share) for name, share in (pair.split("=") for pair in arguments.kinds)}
-    apart.Process(target=draw, args=(queue, str(folder), seed, seen, settings, kinds), daemon=True).start()
+    apart.Process(target=draw, args=(queue, str(folder), seed, seen, settings, kinds, arguments.easy), daemon=True).start()
     shared, helpers = {}, []
     if arguments.assistants:
         model.share_memory()
         shared = {name: p.detach() for name, p in model.named_parameters()}
     for _ in range(arguments.assistants):
         gradients = {name: torch.zeros_like(p).share_memory_() for name, p in shared.items()}
-        state = torch.zeros(2, dtype=torch.int64).share_memory_()
+        state = torch.zeros(3, dtype=torch.int64).share_memory_()
         helpers.append((gradients, state))
         some = (queue, list(shared), shared, gradients, state, arguments.assistants_nice)
         apart.Process(target=assist, args=some, daemon=True).start()
@@ -167,6 +168,9 @@ def train(arguments) -> None:
                 theirs = int(state[1])
                 for name, p in optimizer.parameters.items():
                     if p.grad is None:
+                        # What neither of the two has learned about must not move at all.
+                        if name.startswith(("vision.", "see.")) and state[2] == 0:
+                            continue
                         p.grad = torch.zeros_like(p)
                     p.grad.mul_(mine / (mine + theirs)).add_(gradients[name], alpha=theirs / (mine + theirs))
                 mine += theirs
@@ -210,6 +214,7 @@ def main() -> None:
     parser.add_argument("--assistants-nice", type=int, default=0, help="how much they give way to other programs")
     parser.add_argument("--patches", type=int, default=3000, help="patches, and tokens, of a batch")
     parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND=SHARE", help="only these kinds of scenes")
+    parser.add_argument("--easy", type=float, default=0.0, help="share of batches with one or two things on a picture")
     parser.add_argument("--judge", type=float, default=6, help="minutes between scores")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="start", type=Path, metavar="DIR", help="a checkpoint to begin with")

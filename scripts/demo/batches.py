@@ -17,11 +17,14 @@ from demo.tokens import SYSTEM, Tokens
 
 CELL = 28
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
-# At so many places of a merged patch, from left to right, characters are told.
-SLOTS = 4
+# So many characters are told of a merged patch, from left to right: those whose middles it holds, and then none.
+SLOTS, NO_CHARACTER = 4, len(CHARACTERS)
 # What is told of the thing under a merged patch: its rank among all, and among those of its noun; how many have its noun,
 # have its colour, are there at all; its motion; its presence. Each is one of FACT_CLASSES.
 FACTS, FACT_CLASSES = 7, 8
+# A head that counts attends to each thing alike, and so many times as much to one that is always there: the attention that
+# this one gets tells how many the others are.
+COUNTING_REST = 3.0
 # Kinds of which nothing is asked.
 DENSE = ("crowd", "layout", "moving")
 # The classes of a merged patch: nothing, the nouns, text.
@@ -54,6 +57,9 @@ class Batch:
     middle: np.ndarray  # (u, c), 1 where the middle of a thing is
     slots: np.ndarray  # (u, c, SLOTS), characters, -1 where there is no text
     facts: np.ndarray  # (u, c, FACTS), -1 where it has none
+    # (u, c, c, 2) or nothing: from a patch of a thing, what heads of the tower that count are due to attend to: the middles
+    # of the things before it, and of those that have its noun, and its own middle as many times as COUNTING_REST says.
+    ranks: np.ndarray
     look_from: np.ndarray  # (k): places in ids, flat, of answer tokens that are about something
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
     count_from: np.ndarray  # (m): places in ids, flat, after which a number is told
@@ -78,6 +84,7 @@ def dense(units_things, rows, columns, ordered):
     box, middle = np.zeros((u, rows, columns, 4), np.float32), np.zeros((u, rows, columns), np.float32)
     slots = np.full((u, rows, columns, SLOTS), -1, np.int64)
     facts = np.full((u, rows, columns, FACTS), -1, np.int64)
+    ranks = np.zeros((u, c, c, 2) if ordered else (0, 0, 0, 2), np.float32)
     for i, things in enumerate(units_things):
         told = {}
         for j, thing in enumerate(things):
@@ -98,16 +105,26 @@ def dense(units_things, rows, columns, ordered):
             box[part] = thing.box
             facts[part] = told[id(thing)]
             middle[i, mr, mc] = 1
+            if ordered and len(things) < FACT_CLASSES:
+                own = ranks[i].reshape(rows, columns, c, 2)[ra:rb, ca:cb]
+                own[:] = 0
+                own[..., mr * columns + mc, :] = COUNTING_REST
+                for other in things:
+                    if other is thing:
+                        break
+                    ox, oy = other.centre
+                    at = min(rows - 1, int(oy / CELL)) * columns + min(columns - 1, int(ox / CELL))
+                    own[..., at, 0] += 1
+                    own[..., at, 1] += other.noun == thing.noun
             if thing.text is not None:
+                slots[i, ra:rb, ca:cb] = NO_CHARACTER
                 edges = np.asarray(thing.edges)
+                columns_of = np.clip(((edges[:-1] + edges[1:]) / 2 // CELL).astype(int), ca, cb - 1)
                 for column in range(ca, cb):
-                    for slot in range(SLOTS):
-                        x = (column + (slot + 0.5) / SLOTS) * CELL
-                        at = int(np.searchsorted(edges, x, side="right")) - 1
-                        if 0 <= at < len(thing.text):
-                            slots[i, ra:rb, column, slot] = CHARACTERS.find(thing.text[at])
+                    for slot, at in enumerate(np.flatnonzero(columns_of == column)[:SLOTS]):
+                        slots[i, ra:rb, column, slot] = CHARACTERS.find(thing.text[at])
     flat = lambda a: a.reshape(u, c, *a.shape[3:])  # noqa: E731
-    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts)
+    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts), ranks
 
 
 class Maker:
@@ -197,7 +214,7 @@ class Maker:
                     if spelled is not None:
                         # To spell a word is to go along it, character by character.
                         middle = (thing.edges[spelled] + thing.edges[spelled + 1]) / 2
-                        ca = min(max(int(middle / CELL), 0), columns - 1)
+                        ca = min(max(int(middle / CELL), ca), cb - 1)
                         cb = ca + 1
                     mask[thing.unit, ra:rb, ca:cb] = True
                 look_from.append(row * length + place)

@@ -61,6 +61,7 @@ def describe(rng, scene: Scene):
     question = rng.choice([
         "Describe the picture.", "Describe this image.", "What is in the picture?", "What is in this image?",
         "What do you see?", "What does the image show?", "Please describe the image.", "What is depicted in the image?",
+        "What is in this picture?", "Describe this picture.", "What is this?", "What can you see in this image?",
     ])  # fmt: skip
     ground = "cluttered" if scene.cluttered else "plain"
     if scene.kind == "words":

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from demo.batches import CHARACTERS, COLOUR_NAMES, DENSE, FACT_CLASSES, FACTS, N_NOUNS, SLOTS
+from demo.batches import CHARACTERS, COLOUR_NAMES, COUNTING_REST, DENSE, FACT_CLASSES, FACTS, N_NOUNS, SLOTS
 
 EPS = 1e-6
 VISION = {"hidden_size": 128, "num_heads": 4, "depth": 6, "intermediate_size": 320, "fullatt_block_indexes": [1, 3, 5]}
@@ -30,9 +30,8 @@ PROBED_LAYER = 3
 # The layers (from 0) whose first head is taught where to look, and by how many tokens what it looks at is ahead: first at
 # what was just said, by what it is called, then from there to what is said next.
 LOOKS = {2: 0, 3: 1, 4: 1}
-# The layer and the head that are taught to count: each thing gets as much attention as another, and the first token, which
-# is always there, so many times as much. So the attention that it gets tells how many things there are.
-COUNTING_LAYER, COUNTING_HEAD, COUNTING_REST = 3, 3, 3.0
+# The layer and the head that are taught to count, with the first token as that which is always there.
+COUNTING_LAYER, COUNTING_HEAD = 3, 3
 
 
 @functools.cache
@@ -119,6 +118,8 @@ class VisionBlock(nn.Module):
         if runs is None:
             q, k, w = qk[:, :, :h].transpose(1, 2), qk[:, :, h:].transpose(1, 2), v.transpose(1, 2)
             out = F.scaled_dot_product_attention(q, k, w).transpose(1, 2).reshape(u, n, width)
+            # For the heads that are taught to count.
+            self.kept = q[:, :2], k[:, :2]
         else:
             parts, first = [], 0
             for count, size in runs:
@@ -214,7 +215,7 @@ class Model(nn.Module):
                 nn.init.zeros_(p)
 
     @torch.no_grad()
-    def cool(self, most: float = 10.0) -> float:
+    def cool(self, most: float = 16.0) -> float:
         """Shortens the queries of heads whose scores grow beyond `most`, and returns the greatest.
 
         K. Team (2025, "Kimi K2"), QK-clip: attention that has become too sharp has no gradient, and would stay so.
@@ -247,7 +248,9 @@ class Model(nn.Module):
         x = self.embed(ids)
         seen = None
         if len(frames):
-            seen = self.vision(frames, grid)
+            # Conversations teach the decoder alone: the tower learns more from the same time without one.
+            with torch.set_grad_enabled(n_layers is not None and torch.is_grad_enabled()):
+                seen = self.vision(frames, grid)
             x = x.view(b * n, -1).index_copy(0, places, seen.reshape(len(places), -1)).view(b, n, -1)
         cos, sin = self.angles(positions)
         known, looking = None, {}
@@ -265,7 +268,7 @@ class Model(nn.Module):
         if batch.kind in DENSE:
             # Nothing is asked: only what lies under each patch is learned, which costs a quarter of a conversation.
             _, seen, known, _ = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PROBED_LAYER)
-            parts = self.dense_loss(batch, seen, known)
+            parts = {**self.dense_loss(batch, seen), **self.place_loss(batch, known)}
             return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
         hidden, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"])
         flat = t["targets"].flatten()
@@ -274,10 +277,10 @@ class Model(nn.Module):
         text = F.cross_entropy(logits, flat[at])
         total, parts = text, {"text": text.detach()}
         if seen is not None:
-            more = self.dense_loss(batch, seen, known)
+            more = self.place_loss(batch, known)
             if len(batch.look_from):
                 for i, ahead in LOOKS.items():
-                    more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.25
+                    more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
             if len(batch.count_from):
                 more["sum"] = self.count_loss(batch, looking[COUNTING_LAYER]) * 0.5
             total = total + sum(more.values())
@@ -311,7 +314,23 @@ class Model(nn.Module):
         least = rest * rest.log() - at.sum(-1) / total * total.log()
         return (least - due / total).mean()
 
-    def dense_loss(self, batch, seen, known):
+    def rank_loss(self, batch):
+        """How far the first two heads of the tower's last layer are from counting what comes before a thing."""
+        order, back, _ = windows(*batch.grid)
+        q, k = self.vision.blocks[-1].kept
+        u, heads, n, d = q.shape
+        due = torch.from_numpy(batch.ranks)
+        of, at = torch.nonzero(due.sum((2, 3)) > 0, as_tuple=True)
+        # Patches of a merged patch are neighbours in the order of windows.
+        mine = q.view(u, heads, n // 4, 4, d).transpose(1, 2)[of, back[at]]
+        attention = (mine @ k[of].transpose(-1, -2) / math.sqrt(d)).log_softmax(-1)
+        attention = attention.view(len(of), heads, 4, n // 4, 4).logsumexp(-1)[:, :, :, back]
+        due = due[of, at].permute(0, 2, 1)
+        due = due / due.sum(-1, keepdim=True)
+        least = torch.special.xlogy(due, due).sum(-1)
+        return (least - (due[:, :, None] * attention).sum(-1).mean(-1)).mean() * 0.7
+
+    def dense_loss(self, batch, seen):
         n_chars = len(CHARACTERS) + 1
         out = self.see(seen).flatten(0, 1)
         noun_logits, colour_logits, box, middle, *slots, facts = out.split(
@@ -338,19 +357,28 @@ class Model(nn.Module):
         char = torch.from_numpy(batch.slots).flatten(0, 1)
         if (char >= 0).any():
             loss["char"] = F.cross_entropy(torch.stack(slots, 1).flatten(0, 1), char.flatten(), ignore_index=-1) * 1.2
+        if len(batch.ranks):
+            loss["heads"] = self.rank_loss(batch)
         fact = torch.from_numpy(batch.facts).flatten(0, 1)
-        for name, i, j, weight in (("move", 5, 7, 0.4),):
+        for name, i, j, weight in (("rank", 0, 2, 1.0), ("move", 5, 7, 0.4)):
             if (fact[:, i:j] >= 0).any():
                 logits = facts.view(-1, FACTS, FACT_CLASSES)[:, i:j].flatten(0, 1)
                 loss[name] = F.cross_entropy(logits, fact[:, i:j].flatten(), ignore_index=-1) * weight
-        told = self.place(known)
-        digits, row, column = told.split([120, 20, 20], -1)
+        return loss
+
+    def place_loss(self, batch, known):
+        """How well the lower layers of the decoder know where each patch lies, and from where to where its thing goes."""
+        rows, columns = batch.grid
+        cell = torch.arange(rows * columns)
+        digits, row, column = self.place(known).split([120, 20, 20], -1)
         u = len(batch.frames)
         where = F.cross_entropy(row, (cell // columns).repeat(u)) + F.cross_entropy(column, (cell % columns).repeat(u))
-        loss["where"] = where * 0.1
-        whole = true_box.flatten(0, 1)[on].long()
-        digit = torch.stack([whole // 100, whole // 10 % 10, whole % 10], -1).flatten(1)
-        # The hundreds matter most, and the last digit can't be told to the end.
-        each = F.cross_entropy(digits[on].view(-1, 10), digit.flatten(), reduction="none").view(-1, 4, 3)
-        loss["digit"] = (each * torch.tensor([1.0, 1.0, 0.4])).mean() * 0.4
+        loss = {"where": where * 0.3}
+        on = torch.nonzero(torch.from_numpy(batch.noun).flatten() > 0).flatten()
+        if len(on):
+            whole = torch.from_numpy(batch.box).flatten(0, 1)[on].long()
+            digit = torch.stack([whole // 100, whole // 10 % 10, whole % 10], -1).flatten(1)
+            # The hundreds matter most, and the last digit can't be told to the end.
+            each = F.cross_entropy(digits[on].view(-1, 10), digit.flatten(), reduction="none").view(-1, 4, 3)
+            loss["digit"] = (each * torch.tensor([1.0, 1.0, 0.4])).mean()
         return loss

@@ -9,16 +9,20 @@ from __future__ import annotations
 import torch
 
 
-def orthogonal(m: torch.Tensor, steps: int = 4) -> torch.Tensor:
+# Amsel, Persson, Musco, Gower (2025), "The Polar Express": the best polynomials for so few steps.
+POLYNOMIALS = [(8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518)]
+
+
+def orthogonal(m: torch.Tensor) -> torch.Tensor:
     """About the nearest orthogonal matrices of a batch (n, rows, columns)."""
-    a, b, c = 3.4445, -4.7750, 2.0315
     tall = m.shape[1] > m.shape[2]
     x = m.transpose(1, 2) if tall else m
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    x = x / (1.02 * x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for a, b, c in POLYNOMIALS:
         s = x @ x.transpose(1, 2)
         x = a * x + (b * s + c * s @ s) @ x
-    return x.transpose(1, 2) if tall else x
+    # So few steps leave the greatest singular values at 1.9.
+    return 0.6 * (x.transpose(1, 2) if tall else x)
 
 
 class Optimizer:
@@ -48,7 +52,7 @@ class Optimizer:
         }
 
     @torch.no_grad()
-    def step(self, muon_rate: float, adam_rate: float, decay: float = 0.01) -> None:
+    def step(self, muon_rate: float, adam_rate: float, decay: float = 0.1) -> None:
         s = self.state
         s["step"] += 1
         for group, places in self.groups.items():
