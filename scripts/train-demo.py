@@ -117,7 +117,10 @@ def train(arguments) -> None:
     if state_file.is_file():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"], strict=False)
-        optimizer.state = state["optimizer"]
+        # What has become of the model since is new.
+        for name in ("momentum", "square", "average"):
+            optimizer.state[name].update(state["optimizer"][name])
+        optimizer.state["step"] = state["optimizer"]["step"]
         seen = state["seen"]
         print(f"going on after {seen} scenes, {optimizer.state['step']} steps", flush=True)
     elif arguments.start:
@@ -126,7 +129,7 @@ def train(arguments) -> None:
         read(model, arguments.start)
         optimizer = Optimizer(model)
         seen = GROWING
-    n = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("see.", "place.")))
+    n = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("see.", "place.", "order.", "rank.")))
     print(f"{n} parameters", flush=True)
     apart = multiprocessing.get_context("spawn")
     queue = apart.Queue(6)

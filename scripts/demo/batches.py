@@ -19,9 +19,10 @@ CELL = 28
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- "
 # So many characters are told of a merged patch, from left to right: those whose middles it holds, and then none.
 SLOTS, NO_CHARACTER = 4, len(CHARACTERS)
-# What is told of the thing under a merged patch: its rank among all, and among those of its noun; how many have its noun,
-# have its colour, are there at all; its motion; its presence. Each is one of FACT_CLASSES.
-FACTS, FACT_CLASSES = 7, 8
+# What is told of the thing under a merged patch of a clip: its motion; its presence. Each is one of FACT_CLASSES.
+FACTS, FACT_CLASSES = 2, 8
+# So many things, and characters, of an answer are counted.
+ORDERS = 10
 # A head that counts attends to each thing alike, and so many times as much to one that is always there: the attention that
 # this one gets tells how many the others are.
 COUNTING_REST = 3.0
@@ -54,14 +55,14 @@ class Batch:
     noun: np.ndarray  # (u, c)
     colour: np.ndarray  # (u, c), -1 where there is nothing
     box: np.ndarray  # (u, c, 4), pixels
-    middle: np.ndarray  # (u, c), 1 where the middle of a thing is
+    middle: np.ndarray  # (u, c), 1 where a patch stands for a thing
     slots: np.ndarray  # (u, c, SLOTS), characters, -1 where there is no text
     facts: np.ndarray  # (u, c, FACTS), -1 where it has none
-    # (u, c, c, 2) or nothing: from a patch of a thing, what heads of the tower that count are due to attend to: the middles
-    # of the things before it, and of those that have its noun, and its own middle as many times as COUNTING_REST says.
-    ranks: np.ndarray
+    rank_from: np.ndarray  # (r, 2): units, and merged patches that stand for things, or for characters
+    rank_at: np.ndarray  # (r, c, 2): the patches that stand for the things before that, and for those that have its noun
     look_from: np.ndarray  # (k): places in ids, flat, of answer tokens that are about something
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
+    look_order: np.ndarray  # (k, 2): the how-manieth thing of the answer that is, and of its text the how-manieth character
     count_from: np.ndarray  # (m): places in ids, flat, after which a number is told
     count_at: np.ndarray  # (m, units * c): the middles of what is counted
 
@@ -77,6 +78,12 @@ def cells_of(thing, rows, columns):
     return max(0, min(ra, mr)), max(rb, mr + 1), max(0, min(ca, mc)), min(columns, max(cb, mc + 1))
 
 
+def cell_of(thing, rows, columns) -> int:
+    """The merged patch that stands for a thing."""
+    row, column = thing.cell
+    return min(row, rows - 1) * columns + min(column, columns - 1)
+
+
 def dense(units_things, rows, columns, ordered):
     """Targets of each merged patch from the things of each unit. `ordered`: they stand in the order of their being named."""
     u, c = len(units_things), rows * columns
@@ -84,38 +91,30 @@ def dense(units_things, rows, columns, ordered):
     box, middle = np.zeros((u, rows, columns, 4), np.float32), np.zeros((u, rows, columns), np.float32)
     slots = np.full((u, rows, columns, SLOTS), -1, np.int64)
     facts = np.full((u, rows, columns, FACTS), -1, np.int64)
-    ranks = np.zeros((u, c, c, 2) if ordered else (0, 0, 0, 2), np.float32)
+    rank_from, rank_at = [], []
     for i, things in enumerate(units_things):
-        told = {}
-        for j, thing in enumerate(things):
-            own = [-1] * 5
-            if ordered and len(things) < FACT_CLASSES:
-                nouns = [other.noun for other in things]
-                colours = [other.colour for other in things]
-                own = [j, nouns[:j].count(thing.noun), nouns.count(thing.noun), colours.count(thing.colour), len(things)]
-            told[id(thing)] = [*own, thing.motion, thing.presence]
+        for j, thing in enumerate(things if ordered else []):
+            cells = [cell_of(thing, rows, columns)]
+            if thing.text is not None:
+                _, _, _, end = cells_of(thing, rows, columns)
+                cells = range(cells[0], cells[0] // columns * columns + end)
+            for cell in cells:
+                before = np.zeros((c, 2), bool)
+                for other in things[:j]:
+                    at = cell_of(other, rows, columns)
+                    if at < cell:
+                        before[at] = True, before[at, 1] or other.noun == thing.noun
+                rank_from.append((i, cell))
+                rank_at.append(before)
         # What is larger gives way to what is smaller.
         for thing in sorted(things, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1])):
             ra, rb, ca, cb = cells_of(thing, rows, columns)
-            mx, my = thing.centre
-            mc, mr = min(columns - 1, int(mx / CELL)), min(rows - 1, int(my / CELL))
             part = (i, slice(ra, rb), slice(ca, cb))
             noun[part] = 1 + (len(scenes.NOUNS) if thing.text is not None else scenes.NOUNS.index(thing.noun))
             colour[part] = COLOUR_NAMES.index(thing.colour)
             box[part] = thing.box
-            facts[part] = told[id(thing)]
-            middle[i, mr, mc] = 1
-            if ordered and len(things) < FACT_CLASSES:
-                own = ranks[i].reshape(rows, columns, c, 2)[ra:rb, ca:cb]
-                own[:] = 0
-                own[..., mr * columns + mc, :] = COUNTING_REST
-                for other in things:
-                    if other is thing:
-                        break
-                    ox, oy = other.centre
-                    at = min(rows - 1, int(oy / CELL)) * columns + min(columns - 1, int(ox / CELL))
-                    own[..., at, 0] += 1
-                    own[..., at, 1] += other.noun == thing.noun
+            facts[part] = thing.motion, thing.presence
+            middle[i].reshape(-1)[cell_of(thing, rows, columns)] = 1
             if thing.text is not None:
                 slots[i, ra:rb, ca:cb] = NO_CHARACTER
                 edges = np.asarray(thing.edges)
@@ -124,7 +123,7 @@ def dense(units_things, rows, columns, ordered):
                     for slot, at in enumerate(np.flatnonzero(columns_of == column)[:SLOTS]):
                         slots[i, ra:rb, column, slot] = CHARACTERS.find(thing.text[at])
     flat = lambda a: a.reshape(u, c, *a.shape[3:])  # noqa: E731
-    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts), ranks
+    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts), np.asarray(rank_from, np.int64).reshape(-1, 2), np.asarray(rank_at, bool).reshape(-1, c, 2)
 
 
 class Maker:
@@ -172,7 +171,7 @@ class Maker:
             ids, where, at = self.beginning(rows, columns)
             many = lambda a: np.broadcast_to(a[..., None, :], (*a.shape[:-1], n, a.shape[-1])).copy()  # noqa: E731
             places = (np.arange(n)[:, None] * len(ids) + at).flatten()
-            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], *more, none.flatten(), none, none.flatten(), none)
+            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], *more, none.flatten(), none, none, none.flatten(), none)
         n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
         n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([2, 3, 3, 4])}.get(kind, 3)
         units_each = {"clip": n_frames // 2, "pair": 2, "bare": 0}.get(kind, 1)
@@ -189,7 +188,8 @@ class Maker:
         ids = np.full((b, length), self.tokens.pad, np.int64)
         targets = np.full((b, length), -1, np.int64)
         positions = np.zeros((3, b, length), np.int64)
-        frames, things, places, tasks, look_from, look_at, count_from, count_at = [], [], [], [], [], [], [], []
+        frames, things, places, tasks, look_from, look_at, look_order = [], [], [], [], [], [], []
+        count_from, count_at = [], []
         for row, (own, learned, where, at, units, unit_things, spans, looks) in enumerate(found):
             n = len(own)
             ids[row, :n] = own
@@ -199,31 +199,36 @@ class Maker:
             places += [row * length + p for p in at]
             frames += units
             things += unit_things
+            told = {}
             for place, about in looks:
                 mask = np.zeros((units_each, rows, columns), bool)
                 about, spelled = about
                 if isinstance(about, conversations.Counted):
                     for thing in about:
-                        mx, my = thing.centre
-                        mask[thing.unit, min(rows - 1, int(my / CELL)), min(columns - 1, int(mx / CELL))] = True
+                        mask[thing.unit].reshape(-1)[cell_of(thing, rows, columns)] = True
                     count_from.append(row * length + place - 1)
                     count_at.append(mask.flatten())
                     continue
                 for thing in about:
-                    ra, rb, ca, cb = cells_of(thing, rows, columns)
-                    if spelled is not None:
+                    cell = cell_of(thing, rows, columns)
+                    if spelled:
                         # To spell a word is to go along it, character by character.
+                        _, _, first, end = cells_of(thing, rows, columns)
                         middle = (thing.edges[spelled] + thing.edges[spelled + 1]) / 2
-                        ca = min(max(int(middle / CELL), ca), cb - 1)
-                        cb = ca + 1
-                    mask[thing.unit, ra:rb, ca:cb] = True
+                        cell += min(max(int(middle / CELL), first), end - 1) - cell % columns
+                    mask[thing.unit].reshape(-1)[cell] = True
                 look_from.append(row * length + place)
+                # Answers of one conversation start anew.
+                answer = next(i for i, (first, end, _) in enumerate(spans) if first <= place < end)
+                order = told.setdefault((answer, id(about[0])), sum(key[0] == answer for key in told)) if about else -1
+                look_order.append([order if order < ORDERS else -1, -1 if spelled is None or spelled >= ORDERS else spelled])
                 look_at.append(mask.flatten())
             tasks += [(row, first - 1, end - 1, task) for first, end, task in spans]
         frames = np.stack(frames) if frames else np.zeros((0, 1, rows * CELL, columns * CELL, 3), np.uint8)
         return Batch(kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks,
                      *dense(things, rows, columns, kind in ("shapes", "words")),
                      np.asarray(look_from, np.int64), np.asarray(look_at, bool).reshape(len(look_at), cells),
+                     np.asarray(look_order, np.int64).reshape(-1, 2),
                      np.asarray(count_from, np.int64), np.asarray(count_at, bool).reshape(len(count_at), cells))  # fmt: skip
 
     def beginning(self, rows, columns):

@@ -138,7 +138,7 @@ def relation(rng, scene: Scene):
         truth = words[0] if first else words[1]
         question = f"Is the {a.name} {words[asked]} the {b.name}?"
         return question, f"{'Yes' if right else 'No'}, the {a.name} is {truth} the {b.name}."
-    order = scene.things
+    order = sorted(scene.things, key=lambda thing: thing.centre[0])
     i = order.index(a)
     to_left = rng.random() < 0.5
     j = i - 1 if to_left else i + 1
@@ -150,7 +150,7 @@ def relation(rng, scene: Scene):
 
 
 def _asked(rng, scene: Scene) -> tuple[str, list[Thing]]:
-    """What is to be located, as a prompt says it, and the things it means, from left to right."""
+    """What is to be located, as a prompt says it, and the things it means, in their order."""
     pick = rng.random()
     if pick < 0.45:
         return rng.choice(["things", "objects"]), scene.things

@@ -32,7 +32,7 @@ def config(t: Tokens) -> dict:
         "video_token_id": t.video,
         "hidden_act": "silu",
         "initializer_range": 0.02,
-        "max_position_embeddings": 32768,
+        "max_position_embeddings": 128000,
         "max_window_layers": TEXT["num_hidden_layers"],
         "model_type": "qwen2_5_vl",
         "rms_norm_eps": 1e-06,

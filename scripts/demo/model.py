@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from demo.batches import CHARACTERS, COLOUR_NAMES, COUNTING_REST, DENSE, FACT_CLASSES, FACTS, N_NOUNS, SLOTS
+from demo.batches import CHARACTERS, COLOUR_NAMES, COUNTING_REST, DENSE, FACT_CLASSES, FACTS, N_NOUNS, ORDERS, SLOTS
 
 EPS = 1e-6
 VISION = {"hidden_size": 128, "num_heads": 4, "depth": 6, "intermediate_size": 320, "fullatt_block_indexes": [1, 3, 5]}
@@ -30,6 +30,9 @@ PROBED_LAYER = 3
 # The layers (from 0) whose first head is taught where to look, and by how many tokens what it looks at is ahead: first at
 # what was just said, by what it is called, then from there to what is said next.
 LOOKS = {2: 0, 3: 1, 4: 1}
+# The layer and the heads that count for each patch that stands for a thing how many stand before it, and how many of these
+# have its noun.
+RANKING_LAYER, RANKING_HEADS = 1, (0, 3)
 # The layer and the head that are taught to count, with the first token as that which is always there.
 COUNTING_LAYER, COUNTING_HEAD = 3, 3
 
@@ -118,8 +121,6 @@ class VisionBlock(nn.Module):
         if runs is None:
             q, k, w = qk[:, :, :h].transpose(1, 2), qk[:, :, h:].transpose(1, 2), v.transpose(1, 2)
             out = F.scaled_dot_product_attention(q, k, w).transpose(1, 2).reshape(u, n, width)
-            # For the heads that are taught to count.
-            self.kept = q[:, :2], k[:, :2]
         else:
             parts, first = [], 0
             for count, size in runs:
@@ -205,6 +206,9 @@ class Model(nn.Module):
         # Trained, not exported: what the vision tower sees, and what the lower layers know of it.
         self.see = nn.Linear(width, N_NOUNS + len(COLOUR_NAMES) + 4 + 1 + SLOTS * (len(CHARACTERS) + 1) + FACTS * FACT_CLASSES)
         self.place = nn.Linear(width, 120 + 40)
+        self.rank = nn.Linear(width, 2 * ORDERS)
+        # And how far an answer is.
+        self.order = nn.Linear(width, 2 * ORDERS)
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 if name.endswith(("proj.weight", "out.weight", "down.weight")):
@@ -215,7 +219,7 @@ class Model(nn.Module):
                 nn.init.zeros_(p)
 
     @torch.no_grad()
-    def cool(self, most: float = 16.0) -> float:
+    def cool(self, most: float = 30.0) -> float:
         """Shortens the queries of heads whose scores grow beyond `most`, and returns the greatest.
 
         K. Team (2025, "Kimi K2"), QK-clip: attention that has become too sharp has no gradient, and would stay so.
@@ -256,10 +260,11 @@ class Model(nn.Module):
         known, looking = None, {}
         for i, layer in enumerate(self.layers[:n_layers]):
             x, qk = layer(x, cos, sin)
-            if i in LOOKS or i == COUNTING_LAYER:
+            if i in LOOKS or i in (COUNTING_LAYER, RANKING_LAYER):
                 looking[i] = qk
             if i + 1 == PROBED_LAYER and seen is not None:
                 known = x.view(b * n, -1)[places]
+                looking["hidden"] = x
         return self.norm(x), seen, known, looking
 
     def loss(self, batch):
@@ -267,8 +272,10 @@ class Model(nn.Module):
         t = {k: torch.from_numpy(getattr(batch, k)) for k in ("frames", "ids", "positions", "places", "targets")}
         if batch.kind in DENSE:
             # Nothing is asked: only what lies under each patch is learned, which costs a quarter of a conversation.
-            _, seen, known, _ = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PROBED_LAYER)
+            _, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PROBED_LAYER)
             parts = {**self.dense_loss(batch, seen), **self.place_loss(batch, known)}
+            if len(batch.rank_from):
+                parts.update(self.rank_loss(batch, known, looking[RANKING_LAYER]))
             return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
         hidden, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"])
         flat = t["targets"].flatten()
@@ -278,7 +285,10 @@ class Model(nn.Module):
         total, parts = text, {"text": text.detach()}
         if seen is not None:
             more = self.place_loss(batch, known)
+            if len(batch.rank_from):
+                more.update(self.rank_loss(batch, known, looking[RANKING_LAYER]))
             if len(batch.look_from):
+                more["order"] = self.order_loss(batch, looking["hidden"])
                 for i, ahead in LOOKS.items():
                     more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
             if len(batch.count_from):
@@ -302,33 +312,38 @@ class Model(nn.Module):
         seen = attention.gather(1, cells).masked_fill(~torch.from_numpy(batch.look_at), -torch.inf)
         return -seen.logsumexp(-1).mean()
 
-    def count_loss(self, batch, qk):
-        """How far the counting head's attention is from its due."""
-        n = qk.shape[2]
-        attention, row = self.attention(qk, COUNTING_HEAD, torch.from_numpy(batch.count_from), n)
-        at = torch.from_numpy(batch.count_at)
-        cells = torch.from_numpy(batch.places).view(len(qk), -1)[row] % n
+    def order_loss(self, batch, hidden):
+        """How well the lower layers know the how-manieth thing, and character, is to be told next."""
+        logits = self.order(hidden.flatten(0, 1)[torch.from_numpy(batch.look_from) - 1]).view(-1, ORDERS)
+        return F.cross_entropy(logits, torch.from_numpy(batch.look_order).flatten(), ignore_index=-1) * 0.4
+
+    def counting(self, batch, qk, head, start, row_cells, at):
+        """How far a head's attention from some places is from counting: to each of `at` (k, cells) alike, and to the first
+        token COUNTING_REST times as much."""
+        attention, _ = self.attention(qk, head, start, qk.shape[2])
         total = at.sum(-1) + COUNTING_REST
-        due = (attention.gather(1, cells) * at).sum(-1) + COUNTING_REST * attention[:, 0]
+        # What may not be seen is not counted either; its logarithm is no number.
+        seen = attention.gather(1, row_cells).masked_fill(~at, 0)
         rest = COUNTING_REST / total
         least = rest * rest.log() - at.sum(-1) / total * total.log()
-        return (least - due / total).mean()
+        return (least - (seen.sum(-1) + COUNTING_REST * attention[:, 0]) / total).mean()
 
-    def rank_loss(self, batch):
-        """How far the first two heads of the tower's last layer are from counting what comes before a thing."""
-        order, back, _ = windows(*batch.grid)
-        q, k = self.vision.blocks[-1].kept
-        u, heads, n, d = q.shape
-        due = torch.from_numpy(batch.ranks)
-        of, at = torch.nonzero(due.sum((2, 3)) > 0, as_tuple=True)
-        # Patches of a merged patch are neighbours in the order of windows.
-        mine = q.view(u, heads, n // 4, 4, d).transpose(1, 2)[of, back[at]]
-        attention = (mine @ k[of].transpose(-1, -2) / math.sqrt(d)).log_softmax(-1)
-        attention = attention.view(len(of), heads, 4, n // 4, 4).logsumexp(-1)[:, :, :, back]
-        due = due[of, at].permute(0, 2, 1)
-        due = due / due.sum(-1, keepdim=True)
-        least = torch.special.xlogy(due, due).sum(-1)
-        return (least - (due[:, :, None] * attention).sum(-1).mean(-1)).mean() * 0.7
+    def count_loss(self, batch, qk):
+        """How far the counting head is from its due."""
+        n, start = qk.shape[2], torch.from_numpy(batch.count_from)
+        cells = torch.from_numpy(batch.places).view(len(qk), -1)[start // n] % n
+        return self.counting(batch, qk, COUNTING_HEAD, start, cells, torch.from_numpy(batch.count_at))
+
+    def rank_loss(self, batch, known, qk):
+        """How far the ranking heads are from their due, and how well the layers above know what they count."""
+        unit, cell = torch.from_numpy(batch.rank_from).unbind(-1)
+        at = torch.from_numpy(batch.rank_at)
+        places = torch.from_numpy(batch.places).view(len(batch.frames), -1)
+        start, cells = places[unit, cell], places[unit] % qk.shape[2]
+        due = [self.counting(batch, qk, head, start, cells, at[..., i]) for i, head in enumerate(RANKING_HEADS)]
+        logits = self.rank(known.view(*places.shape, -1)[unit, cell]).view(-1, ORDERS)
+        told = F.cross_entropy(logits, at.sum(1).clamp(max=ORDERS - 1).flatten())
+        return {"heads": sum(due) * 0.5, "rank": told * 0.5}
 
     def dense_loss(self, batch, seen):
         n_chars = len(CHARACTERS) + 1
@@ -357,13 +372,10 @@ class Model(nn.Module):
         char = torch.from_numpy(batch.slots).flatten(0, 1)
         if (char >= 0).any():
             loss["char"] = F.cross_entropy(torch.stack(slots, 1).flatten(0, 1), char.flatten(), ignore_index=-1) * 1.2
-        if len(batch.ranks):
-            loss["heads"] = self.rank_loss(batch)
         fact = torch.from_numpy(batch.facts).flatten(0, 1)
-        for name, i, j, weight in (("rank", 0, 2, 1.0), ("move", 5, 7, 0.4)):
-            if (fact[:, i:j] >= 0).any():
-                logits = facts.view(-1, FACTS, FACT_CLASSES)[:, i:j].flatten(0, 1)
-                loss[name] = F.cross_entropy(logits, fact[:, i:j].flatten(), ignore_index=-1) * weight
+        if (fact >= 0).any():
+            logits = facts.reshape(-1, FACT_CLASSES)
+            loss["move"] = F.cross_entropy(logits, fact.flatten(), ignore_index=-1) * 0.4
         return loss
 
     def place_loss(self, batch, known):

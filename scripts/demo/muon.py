@@ -80,7 +80,7 @@ class Optimizer:
             m.lerp_(p.grad, 0.1)
             v.lerp_(p.grad.square(), 0.01)
             # The heads that are not exported may run ahead of what they read.
-            rate = adam_rate * (3 if name.startswith(("see.", "place.")) else 1)
+            rate = adam_rate * (3 if name.startswith(("see.", "place.", "order.", "rank.")) else 1)
             p.add_((m / (1 - 0.9**n)) / ((v / (1 - 0.99**n)).sqrt() + 1e-8), alpha=-rate)
         kept = min(self.decay, s["step"] / (s["step"] + 20))
         torch._foreach_lerp_(

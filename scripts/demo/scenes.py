@@ -73,9 +73,20 @@ class Thing:
         return (x1 + x2) / 2, (y1 + y2) / 2
 
 
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Row and column of the square of 28 pixels, a merged patch, that stands for the thing: a shape's middle, or a
+        word's first character. Things are named in the order of these, as one reads."""
+        x, y = self.centre
+        if self.text is not None:
+            x = (self.edges[0] + self.edges[1]) / 2
+        return max(0, int(y / 28)), max(0, int(x / 28))
+
+
 @dataclass
 class Scene:
-    """A picture, or the frames of a clip, and what is on it. `things` go from left to right, words from the top down."""
+    """A picture, or the frames of a clip, and what is on it. `things` stand as one reads: from the top down, and within 28
+    pixels from left to right."""
 
     frames: np.ndarray  # (frames, height, width, 3), u8
     things: list[Thing]
@@ -330,7 +341,7 @@ def shapes(rng, width: int, height: int, count: int | None = None) -> Scene:
                 continue
             x, y = rng.randint(2, width - w - 2), rng.randint(2, height - h - 2)
             # The order from left to right must be clear.
-            clear = all(abs(x + w / 2 - (a + c) / 2) > max(12, 0.03 * width) for a, _, c, _ in boxes)
+            clear = all(abs(x + w / 2 - (a + c) / 2) > max(8, 0.03 * width) for a, _, c, _ in boxes)
             if clear and _apart((x, y, x + w, y + h), boxes, 3):
                 mask = draw_shape(noun, w, h, rng.uniform(-12, 12))
                 _paint(canvas, mask, x, y, _shade(rng, colour))
@@ -340,7 +351,7 @@ def shapes(rng, width: int, height: int, count: int | None = None) -> Scene:
                 break
     if not things:
         return shapes(rng, width, height, 1)
-    things.sort(key=lambda thing: thing.centre[0])
+    things.sort(key=lambda thing: thing.cell)
     return Scene(canvas.round().astype(np.uint8)[None], things, "shapes", cluttered)
 
 

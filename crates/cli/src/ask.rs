@@ -406,7 +406,7 @@ mod tests {
             Timings { encode: second * 2, prefill: second * 3, decode: second * 2, ..Timings::default() };
         let finished = Finished { reason: FinishReason::Length, prompt, completion_tokens: 5, timings };
         let expected = json!({
-            "model": "ocellus-nano", "text": "Because.", "finish_reason": "length",
+            "model": "ocellus-demo", "text": "Because.", "finish_reason": "length",
             "usage": {"prompt_tokens": 1276, "completion_tokens": 5, "total_tokens": 1281, "text_tokens": 29,
                       "image_tokens": 1247},
             "images": [{"file": "a.png", "original": {"height": 1365, "width": 2048},

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct ModelArguments {
     /// Folder with a checkpoint in the official layout (config.json, tokenizer.json, *.safetensors), or a repository as
     /// owner/name or owner/name@revision, or a hosted model's name such as qwen2.5-vl-3b-instruct; what is not in the
-    /// cache is fetched once. Without it, the tiny built-in model answers: random weights, meaningless text, but
+    /// cache is fetched once. Without it, the tiny built-in model answers: it knows simple shapes and printed words, and has
     /// nothing to download.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
@@ -83,7 +83,7 @@ impl ModelArguments {
                 let before_weights = check_memory.then(|| before_weights(options.clone()));
                 Source::folder(Meant::new(model)?.folder(forbidden, before_weights)?)
             }
-            None => embedded::source(),
+            None => embedded::demo(),
         };
         // A hidden bar, as on a pipe or in a log file, writes nothing.
         let bar = ProgressBar::new_spinner();

@@ -2,9 +2,9 @@
 
 use ocellus_server::Page;
 
-/// A yellow circle and a white star on a plain ground, 112x84 pixels: the sample calls need no file and no
+/// A brown tree and a blue ring on a plain ground, 140x112 pixels: the sample calls need no file and no
 /// network.
-const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAHAAAABUBAMAAACo865YAAAAMFBMVEX//vnk497/1zTIx8OtrajkwC/IqSqhk1SSfCB3cVtcW1dNRytBOBAlJSElIQsKCga4mYyMAAABrElEQVR42u2Wv0vDUBDHv7GPUkFoBydBWtp/IIKLg5Chg1v/BHURFYX+AQ6Cg6vipIt10bGTboKbawcXp3QTRFCKIv2RnIOxTeJrcxeoiOYtyV3y4Xvv3r33ziDEGxNIwAT8feCNzkmMsaDxGYzd4So3XqjvVPvu5Ci2svlmLMU6HuMpzjUMN46i24BmkgzFtylg2gSQvmSvY7tczvnm6v8UUQAHPolZEoCO2ecUSUDq5LSBRoN0pw2UAdIZACAlL/JWFgBgF6QFYA/Zk5GhekWTD7mjFWvApAU8iRVzULZjhZcxOqtdGHUix4ItBNuoEBF1zVMh+LroKVeE69hJ6/1G0gMk4D8Fab9UKm2NAvW7o735eahtV2Wgs+YdhqkTSwTu9e9RdS+Z48Pg/u0tS8Ad3/vtCx9s+097Z5cPBnuTaz4Y1OiwQSd4L/UaXLDH6Tl1YLiJao5d8ee3lQrZFhcMewpjV0wF/1QmOzkrASvDz+p8wFrlgxl/cKrKB40jn7EkKYCZQXrSh6LKOf4KVl3ISk6de88Nc3jNDemLrorF4vrziMYp6XP+BvgBiKvJUGsrnNAAAAAASUVORK5CYII=";
+const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAIwAAABwBAMAAAA+voVvAAAAMFBMVEXb0ePSw9DItbzCwOOfqOS/p6i2mZWLmuR2jeWsioGjfG6ablqQYEZTdeUmVuaHUjPvG27fAAACc0lEQVR42u1YMW/TUBD+8hwSJVBkkEAsCJBgrkfE1LFspmJFZICFH1GE1DnKQtdkAalCAuYupBJTl/AHKrHVYjiVSqkU13AMthPbVXH87qCLv+U9JdaXu+/dd+8coEaNGv8Pl5Z90Pz121euSjRfxhoshkMNmi5zT4HmDvOxgsQ+0FUQecLMnxUUZuaZOKkOALR8BYWZeU9KM2Rm5kialAcAcEZCX3KMqSyaVlrLdxUUFos8TGlk/uQ5BgKW1oJmKpA400Dbrj3N/flu9+mRgsLHEoEbc2UiV0dhiRu67/xJQnOi4ilmkRsus4obVlnFDcOFyD0VT5WXjiltN4DotrqSiUZQOqtZmqk1zacsDbtiTzEzs+2g08nThJYn5RScYXkHP89Hwz8tx74CTWTFYriIkYLCZaVjlrDCEoY4j6bo6dPtezbXwyQn784TiBXefykZrCt14nO0uREvHxZDl3UD3X/rgplZMIpOovd+2kjtW5bZyFhiZK3N74/JZtlaMeWP+HKasU40RwAaOkk1Vd7vpFP6BSRVQnOqVzdGh8bRSCravnb24/WDLc/Ko7nw+kQUeNJi2iQiosOqiRewshPXQWdc7RgKeJOsL7JjTGWW5o90tzEWRPNovhtJkvIBzK4PALQl50REAYA+EQmicQAEAF7nbrDKNI1kTjgBIHhfW4lzAvpE3yR1g+hstzdQwQXSxF11TfS7TSLyADhEtGYfDScu6OZu+Mo0vwDcSnwuOfAB0DrEZg8IJY3i6vd0N70tiGbxH8EzyYFH6eQdyprobrIGspYetR8CwOyBjAZfb3pA+DiQOshZP9hCjRo1/iH+AD+ZyaBOPYtEAAAAAElFTkSuQmCC";
 
 /// The text for a server at `url`, such as `http://127.0.0.1:8000`.
 pub(crate) fn text(url: &str, model: &str, with_key: bool, page: Page) -> String {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_call_is_json_whatever_the_name() {
-        for model in ["ocellus-nano", "it's", "a\"b\\c"] {
+        for model in ["ocellus-demo", "it's", "a\"b\\c"] {
             for with_key in [false, true] {
                 let text = text("http://127.0.0.1:8000", model, with_key, Page::Shown);
                 let body = body(&text);

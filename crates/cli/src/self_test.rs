@@ -60,7 +60,7 @@ impl Arguments {
             model: self.only != Some(Part::Operations),
             short: self.short,
         };
-        let source = self.model.as_deref().map_or_else(embedded::source, Source::folder);
+        let source = self.model.as_deref().map_or_else(embedded::nano, Source::folder);
         let device = self_test::open(&self.device)?;
         let started = Instant::now();
         let mut output = io::stdout().lock();

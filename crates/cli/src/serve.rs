@@ -300,7 +300,7 @@ mod tests {
         let serve = parse("").unwrap();
         assert_eq!(
             (serve.name.as_str(), serve.bind.host.as_str(), serve.bind.port),
-            ("ocellus-nano", "127.0.0.1", 8000)
+            ("ocellus-demo", "127.0.0.1", 8000)
         );
         assert_eq!(serve.settings.media_fetch, Policy::Public);
         assert_eq!(serve.settings.media_limits, Limits::default());
