@@ -59,8 +59,8 @@ def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict, 
 def assist(queue, names, shared, gradients, state, nice: int) -> None:
     """A process that computes gradients beside the main one, with weights that are at most a few steps old.
 
-    `state` is (0 when `gradients` may be written and 1 when they are ready, conversations, whether the tower has any). There is no meeting point, so
-    a process that gets little of the processor delays nobody.
+    `state` is (0 when `gradients` may be written and 1 when they are ready, conversations, whether the tower has gradients).
+    There is no meeting point, so a process that gets little of the processor delays nobody.
     """
     os.nice(nice)
     torch.set_num_threads(1)

@@ -64,7 +64,7 @@ class Batch:
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
     look_order: np.ndarray  # (k, 2): the how-manieth thing of the answer that is, and of its text the how-manieth character
     count_from: np.ndarray  # (m): places in ids, flat, after which a number is told
-    count_at: np.ndarray  # (m, units * c): the middles of what is counted
+    count_at: np.ndarray  # (m, units * c): the merged patches that stand for what is counted
 
 
 def cells_of(thing, rows, columns):
@@ -123,7 +123,8 @@ def dense(units_things, rows, columns, ordered):
                     for slot, at in enumerate(np.flatnonzero(columns_of == column)[:SLOTS]):
                         slots[i, ra:rb, column, slot] = CHARACTERS.find(thing.text[at])
     flat = lambda a: a.reshape(u, c, *a.shape[3:])  # noqa: E731
-    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts), np.asarray(rank_from, np.int64).reshape(-1, 2), np.asarray(rank_at, bool).reshape(-1, c, 2)
+    ranks = np.asarray(rank_from, np.int64).reshape(-1, 2), np.asarray(rank_at, bool).reshape(-1, c, 2)
+    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts), *ranks
 
 
 class Maker:
@@ -171,7 +172,8 @@ class Maker:
             ids, where, at = self.beginning(rows, columns)
             many = lambda a: np.broadcast_to(a[..., None, :], (*a.shape[:-1], n, a.shape[-1])).copy()  # noqa: E731
             places = (np.arange(n)[:, None] * len(ids) + at).flatten()
-            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], *more, none.flatten(), none, none, none.flatten(), none)
+            told = none.flatten(), none, none, none.flatten(), none
+            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], *more, *told)
         n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
         n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([2, 3, 3, 4])}.get(kind, 3)
         units_each = {"clip": n_frames // 2, "pair": 2, "bare": 0}.get(kind, 1)

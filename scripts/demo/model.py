@@ -245,9 +245,9 @@ class Model(nn.Module):
         return angles.cos(), angles.sin()
 
     def forward(self, frames, grid, ids, positions, places, n_layers=None):
-        """Through the first `n_layers` of the decoder, or all:
-        Hidden states before the head (b, l, width), the tower's output, the probed layer's picture tokens, and query and
-        key (b, heads, l, head) of the layers that look."""
+        """Through the first `n_layers` of the decoder, or all. Returns the hidden states before the head (b, l, width), the
+        tower's output (u, c, width), the probed layer's picture tokens (u * c, width), and by layer the queries and keys
+        (b, heads, l, head) of those that look or count, with the probed layer's hidden states under "hidden"."""
         b, n = ids.shape
         x = self.embed(ids)
         seen = None
@@ -346,6 +346,7 @@ class Model(nn.Module):
         return {"heads": sum(due) * 0.5, "rank": told * 0.5}
 
     def dense_loss(self, batch, seen):
+        """How well the tower's output (u, c, width) tells what lies under each merged patch, by what is told."""
         n_chars = len(CHARACTERS) + 1
         out = self.see(seen).flatten(0, 1)
         noun_logits, colour_logits, box, middle, *slots, facts = out.split(

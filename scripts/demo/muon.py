@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 
-
 # Amsel, Persson, Musco, Gower (2025), "The Polar Express": the best polynomials for so few steps.
 POLYNOMIALS = [(8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518)]
 

@@ -1,7 +1,7 @@
-//! The checkpoints that are part of the binary. The demo model is a tiny one, trained by `scripts/train-demo.py`, that
-//! truly knows simple shapes and printed words: `ocellus serve` shows what it is for on a machine without any model. The
-//! nano model has random weights, and each number of its answers depends on every part of the engine: devices are tested
-//! with it.
+//! The checkpoints that are part of the binary. The demo model is a tiny one, trained by `scripts/train-demo.py` on
+//! simple shapes and printed words, though still wrong often: `ocellus serve` shows what it is for on a machine without
+//! any model. The nano model has random weights, and each number of its answers depends on every part of the engine:
+//! devices are tested with it.
 
 use ocellus_engine::Source;
 
