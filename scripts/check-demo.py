@@ -21,6 +21,7 @@ import math
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -52,10 +53,14 @@ class Server:
     def __init__(self, ocellus: Path, model: Path, weights: str):
         command = [str(ocellus), "serve", "--port", "0", "--weights", weights, "--vision-weights", weights]
         command += ["--model", str(model)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # A file, for a pipe that nobody reads fills with a thousand requests' log and then holds the server.
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
         found = re.search(r"http://\S+?(?=/v1)", self.process.stdout.readline())
         if found is None:
-            raise SystemExit(f"the server did not start: {self.process.stderr.read()}")
+            self.process.wait(timeout=60)
+            self.log.seek(0)
+            raise SystemExit(f"the server did not start: {self.log.read()}")
         self.url = found[0]
 
     def ask(self, question: Question) -> str:
