@@ -25,7 +25,7 @@ import torch.multiprocessing as multiprocessing
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from demo import tokens as tokenizer_files
 from demo.batches import DENSE, Maker
-from demo.model import Model
+from demo.model import HELPERS, Model
 from demo.muon import Optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +112,7 @@ def train(arguments) -> None:
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     model = Model()
-    optimizer = Optimizer(model)
+    optimizer = Optimizer(model, HELPERS)
     seen, state_file = 0, work / "state.pt"
     if state_file.is_file():
         state = torch.load(state_file, weights_only=True)
@@ -127,9 +127,9 @@ def train(arguments) -> None:
         from demo.export import read
 
         read(model, arguments.start)
-        optimizer = Optimizer(model)
+        optimizer = Optimizer(model, HELPERS)
         seen = GROWING
-    n = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("see.", "place.", "order.", "rank.")))
+    n = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(HELPERS))
     print(f"{n} parameters", flush=True)
     apart = multiprocessing.get_context("spawn")
     queue = apart.Queue(6)
@@ -172,7 +172,7 @@ def train(arguments) -> None:
                 for name, p in optimizer.parameters.items():
                     if p.grad is None:
                         # What neither of the two has learned about must not move at all.
-                        if name.startswith(("vision.", "see.")) and state[2] == 0:
+                        if name.startswith(("vision.", "see.", "offset.")) and state[2] == 0:
                             continue
                         p.grad = torch.zeros_like(p)
                     p.grad.mul_(mine / (mine + theirs)).add_(gradients[name], alpha=theirs / (mine + theirs))

@@ -26,6 +26,12 @@ ORDERS = 10
 # A head that counts attends to each thing alike, and so many times as much to one that is always there: the attention that
 # this one gets tells how many the others are.
 COUNTING_REST = 3.0
+# The heads that fetch one thing each of what a patch holds: the left, the upper, the right and the lower edge, or the first
+# to the fourth character.
+PICKS = 4
+# Which of them a number is fetched by, as tokens.FIELDS has them: a point's coordinates are between two edges, and of a
+# clip's times there are two.
+FETCHED = [(0,), (1,), (2,), (3,), (0, 2), (1, 3), (0,), (1,)]
 # Kinds of which nothing is asked.
 DENSE = ("crowd", "layout", "moving")
 # The classes of a merged patch: nothing, the nouns, text.
@@ -55,14 +61,20 @@ class Batch:
     noun: np.ndarray  # (u, c)
     colour: np.ndarray  # (u, c), -1 where there is nothing
     box: np.ndarray  # (u, c, 4), pixels
+    when: np.ndarray  # (u): how far the unit's time turns, -1 of a picture
     middle: np.ndarray  # (u, c), 1 where a patch stands for a thing
     slots: np.ndarray  # (u, c, SLOTS), characters, -1 where there is no text
     facts: np.ndarray  # (u, c, FACTS), -1 where it has none
     rank_from: np.ndarray  # (r, 2): units, and merged patches that stand for things, or for characters
-    rank_at: np.ndarray  # (r, c, 2): the patches that stand for the things before that, and for those that have its noun
+    rank_at: np.ndarray  # (r, c, 3): the patches that stand for the things before that, and for those that have its noun, and
+    # how many characters of the same word each patch holds that lies to the left
+    rank_index: np.ndarray  # (r): the first of the word's characters that the patch holds, -1 for shapes
     look_from: np.ndarray  # (k): places in ids, flat, of answer tokens that are about something
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
     look_order: np.ndarray  # (k, 2): the how-manieth thing of the answer that is, and of its text the how-manieth character
+    look_field: np.ndarray  # (k): which digit of which number the token is, of tokens.FIELDS, or -1
+    look_asked: np.ndarray  # (k + m, 2): noun and colour of the question, 0 for none, -1 for several; of what is counted too
+    look_pick: np.ndarray  # (k, PICKS): which of what a patch holds says the token
     count_from: np.ndarray  # (m): places in ids, flat, after which a number is told
     count_at: np.ndarray  # (m, units * c): the merged patches that stand for what is counted
 
@@ -84,6 +96,13 @@ def cell_of(thing, rows, columns) -> int:
     return min(row, rows - 1) * columns + min(column, columns - 1)
 
 
+def columns_of(thing, rows, columns) -> np.ndarray:
+    """The column of the merged patch that holds each character of a word."""
+    _, _, first, end = cells_of(thing, rows, columns)
+    edges = np.asarray(thing.edges)
+    return np.clip(((edges[:-1] + edges[1:]) / 2 // CELL).astype(int), first, end - 1)
+
+
 def dense(units_things, rows, columns, ordered):
     """Targets of each merged patch from the things of each unit. `ordered`: they stand in the order of their being named."""
     u, c = len(units_things), rows * columns
@@ -91,7 +110,7 @@ def dense(units_things, rows, columns, ordered):
     box, middle = np.zeros((u, rows, columns, 4), np.float32), np.zeros((u, rows, columns), np.float32)
     slots = np.full((u, rows, columns, SLOTS), -1, np.int64)
     facts = np.full((u, rows, columns, FACTS), -1, np.int64)
-    rank_from, rank_at = [], []
+    rank_from, rank_at, rank_index = [], [], []
     for i, things in enumerate(units_things):
         for j, thing in enumerate(things if ordered else []):
             cells = [cell_of(thing, rows, columns)]
@@ -99,13 +118,21 @@ def dense(units_things, rows, columns, ordered):
                 _, _, _, end = cells_of(thing, rows, columns)
                 cells = range(cells[0], cells[0] // columns * columns + end)
             for cell in cells:
-                before = np.zeros((c, 2), bool)
+                before = np.zeros((c, 3), np.float32)
                 for other in things[:j]:
                     at = cell_of(other, rows, columns)
                     if at < cell:
-                        before[at] = True, before[at, 1] or other.noun == thing.noun
+                        before[at, 0] = 1
+                        before[at, 1] = max(before[at, 1], other.noun == thing.noun)
+                index = -1
+                if thing.text is not None:
+                    held = columns_of(thing, rows, columns)
+                    index = int((held < cell % columns).sum())
+                    for column in held[:index]:
+                        before[cell - cell % columns + column, 2] += 1
                 rank_from.append((i, cell))
                 rank_at.append(before)
+                rank_index.append(index)
         # What is larger gives way to what is smaller.
         for thing in sorted(things, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1])):
             ra, rb, ca, cb = cells_of(thing, rows, columns)
@@ -117,14 +144,16 @@ def dense(units_things, rows, columns, ordered):
             middle[i].reshape(-1)[cell_of(thing, rows, columns)] = 1
             if thing.text is not None:
                 slots[i, ra:rb, ca:cb] = NO_CHARACTER
-                edges = np.asarray(thing.edges)
-                columns_of = np.clip(((edges[:-1] + edges[1:]) / 2 // CELL).astype(int), ca, cb - 1)
+                held = columns_of(thing, rows, columns)
                 for column in range(ca, cb):
-                    for slot, at in enumerate(np.flatnonzero(columns_of == column)[:SLOTS]):
+                    for slot, at in enumerate(np.flatnonzero(held == column)[:SLOTS]):
                         slots[i, ra:rb, column, slot] = CHARACTERS.find(thing.text[at])
     flat = lambda a: a.reshape(u, c, *a.shape[3:])  # noqa: E731
-    ranks = np.asarray(rank_from, np.int64).reshape(-1, 2), np.asarray(rank_at, bool).reshape(-1, c, 2)
-    return flat(noun), flat(colour), flat(box), flat(middle), flat(slots), flat(facts), *ranks
+    ranks = np.asarray(rank_from, np.int64).reshape(-1, 2), np.asarray(rank_at, np.float32).reshape(-1, c, 3)
+    return {
+        "noun": flat(noun), "colour": flat(colour), "box": flat(box), "middle": flat(middle), "slots": flat(slots),
+        "facts": flat(facts), "rank_from": ranks[0], "rank_at": ranks[1], "rank_index": np.asarray(rank_index, np.int64),
+    }  # fmt: skip
 
 
 class Maker:
@@ -162,7 +191,7 @@ class Maker:
                 things = [units for scene in clips for units in scene.unit_things]
                 n = len(things)
             else:
-                draw = {"crowd": [scenes.crowd], "layout": [scenes.shapes, scenes.shapes, scenes.words]}[kind]
+                draw = {"crowd": [scenes.crowd], "layout": [scenes.shapes, scenes.words]}[kind]
                 drawn = [rng.choice(draw)(rng, width, height) for _ in range(n)]
                 frames = np.stack([scene.frames for scene in drawn])
                 things = [scene.things for scene in drawn]
@@ -172,10 +201,11 @@ class Maker:
             ids, where, at = self.beginning(rows, columns)
             many = lambda a: np.broadcast_to(a[..., None, :], (*a.shape[:-1], n, a.shape[-1])).copy()  # noqa: E731
             places = (np.arange(n)[:, None] * len(ids) + at).flatten()
-            told = none.flatten(), none, none, none.flatten(), none
-            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], *more, *told)
+            told = {name: none for name in ("look_at", "look_order", "look_asked", "look_pick", "count_at")}
+            told |= {name: none.flatten() for name in ("look_from", "look_field", "count_from")}
+            return Batch(kind, grid, frames, many(ids), many(where), places, none, [], **more, **told, when=np.full(n, -1))
         n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
-        n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([2, 3, 3, 4])}.get(kind, 3)
+        n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([3, 4, 4, 5])}.get(kind, 3)
         units_each = {"clip": n_frames // 2, "pair": 2, "bare": 0}.get(kind, 1)
         cells = units_each * rows * columns
         usual = {"shapes": 250, "words": 200, "clip": 100, "pair": 50, "receipt": 150, "document": 190, "bare": 40}[kind]
@@ -191,7 +221,8 @@ class Maker:
         targets = np.full((b, length), -1, np.int64)
         positions = np.zeros((3, b, length), np.int64)
         frames, things, places, tasks, look_from, look_at, look_order = [], [], [], [], [], [], []
-        count_from, count_at = [], []
+        look_asked, count_asked = [], []
+        look_field, look_pick, when, count_from, count_at = [], [], [], [], []
         for row, (own, learned, where, at, units, unit_things, spans, looks) in enumerate(found):
             n = len(own)
             ids[row, :n] = own
@@ -202,23 +233,31 @@ class Maker:
             frames += units
             things += unit_things
             told = {}
-            for place, about in looks:
+            when += [where[0, p] - where[0, at[0]] if kind == "clip" else -1 for p in at[:: rows * columns]]
+            for place, (about, spelled, number), asked in looks:
                 mask = np.zeros((units_each, rows, columns), bool)
-                about, spelled = about
                 if isinstance(about, conversations.Counted):
                     for thing in about:
                         mask[thing.unit].reshape(-1)[cell_of(thing, rows, columns)] = True
                     count_from.append(row * length + place - 1)
                     count_at.append(mask.flatten())
+                    count_asked.append(asked)
                     continue
+                pick = np.zeros(PICKS, bool)
                 for thing in about:
                     cell = cell_of(thing, rows, columns)
-                    if spelled:
+                    if spelled is not None:
                         # To spell a word is to go along it, character by character.
-                        _, _, first, end = cells_of(thing, rows, columns)
-                        middle = (thing.edges[spelled] + thing.edges[spelled + 1]) / 2
-                        cell += min(max(int(middle / CELL), first), end - 1) - cell % columns
+                        held = columns_of(thing, rows, columns)
+                        cell += held[spelled] - cell % columns
+                        slot = int((held[:spelled] == held[spelled]).sum())
+                        pick[min(slot, PICKS - 1)] = True
                     mask[thing.unit].reshape(-1)[cell] = True
+                if number >= 0:
+                    pick[list(FETCHED[number // 3])] = True
+                look_field.append(number)
+                look_asked.append(asked)
+                look_pick.append(pick)
                 look_from.append(row * length + place)
                 # Answers of one conversation start anew.
                 answer = next(i for i, (first, end, _) in enumerate(spans) if first <= place < end)
@@ -227,11 +266,15 @@ class Maker:
                 look_at.append(mask.flatten())
             tasks += [(row, first - 1, end - 1, task) for first, end, task in spans]
         frames = np.stack(frames) if frames else np.zeros((0, 1, rows * CELL, columns * CELL, 3), np.uint8)
-        return Batch(kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks,
-                     *dense(things, rows, columns, kind in ("shapes", "words")),
-                     np.asarray(look_from, np.int64), np.asarray(look_at, bool).reshape(len(look_at), cells),
-                     np.asarray(look_order, np.int64).reshape(-1, 2),
-                     np.asarray(count_from, np.int64), np.asarray(count_at, bool).reshape(len(count_at), cells))  # fmt: skip
+        return Batch(
+            kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks,
+            **dense(things, rows, columns, kind in ("shapes", "words")), when=np.asarray(when, np.int64),
+            look_from=np.asarray(look_from, np.int64), look_at=np.asarray(look_at, bool).reshape(len(look_at), cells),
+            look_order=np.asarray(look_order, np.int64).reshape(-1, 2), look_field=np.asarray(look_field, np.int64),
+            look_pick=np.asarray(look_pick, bool).reshape(-1, PICKS),
+            look_asked=np.asarray(look_asked + count_asked, np.int64).reshape(-1, 2),
+            count_from=np.asarray(count_from, np.int64), count_at=np.asarray(count_at, bool).reshape(len(count_at), cells),
+        )  # fmt: skip
 
     def beginning(self, rows, columns):
         """A conversation up to the end of its picture: ids, positions, and where the picture's tokens stand."""
@@ -300,7 +343,8 @@ class Maker:
             say([t.im_end, *t.ids("\n"), t.im_start, *t.ids("assistant\n")])
             first = len(ids)
             answer_ids, abouts = t.answer(answer)
-            looks.extend((first + i, about) for i, about in enumerate(abouts) if about[0] or isinstance(about[0], conversations.Counted))
+            asked = conversations.asked(question)
+            looks.extend((first + i, about, asked) for i, about in enumerate(abouts) if about[0] or isinstance(about[0], conversations.Counted))
             say([*answer_ids, t.im_end], True)
             spans.append((first, len(ids), task))
             say(t.ids("\n"))

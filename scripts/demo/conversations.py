@@ -7,6 +7,7 @@ scorer takes the same tasks, so an answer is judged by what the task itself woul
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 from demo.scenes import COLOURS, NOUNS, Scene, Thing
@@ -119,7 +120,7 @@ def colour(rng, scene: Scene):
     question = rng.choice([
         f"What colour is the {thing.noun}?", f"What color is the {thing.noun}?", f"Which colour does the {thing.noun} have?",
     ])  # fmt: skip
-    return question, marked(f"The {thing.noun} is ", (thing.colour, thing), ".")
+    return question, marked("The ", (f"{thing.noun} is {thing.colour}", thing), ".")
 
 
 def relation(rng, scene: Scene):
@@ -341,9 +342,9 @@ def unknown(rng, scene=None):
 
 # How often a task is drawn where its scene allows it.
 TASKS = {
-    "describe": (describe, 1.0),
-    "counting": (counting, 1.0),
-    "colour": (colour, 0.4),
+    "describe": (describe, 0.8),
+    "counting": (counting, 1.6),
+    "colour": (colour, 0.5),
     "relation": (relation, 0.5),
     "boxes": (boxes, 1.0),
     "points": (points, 0.25),
@@ -357,17 +358,34 @@ TASKS = {
 }  # fmt: skip
 
 
+def asked(question: str) -> tuple[int, int]:
+    """The noun and the colour that a question is about, from 1, 0 where it has none, and -1 where it has several."""
+    words = re.findall(r"[a-z]+", question.lower())
+    nouns = [i for i, noun in enumerate(NOUNS, 1) if noun in words or plural(noun) in words]
+    colours = [i for i, colour in enumerate(COLOURS, 1) if colour in words]
+    return tuple(-1 if len(some) > 1 else some[0] if some else 0 for some in (nouns, colours))
+
+
+# How often a task may be asked of one scene; the rest once.
+OFTEN = {"counting": 3, "colour": 2, "relation": 2}
+
+
 def rounds(rng: random.Random, scene: Scene, n: int) -> list[tuple[str, str, str]]:
-    """Up to `n` rounds about one scene: (task, question, answer), no task twice."""
-    said = {name: task(rng, scene) for name, (task, _) in TASKS.items()}
+    """Up to `n` rounds about one scene: (task, question, answer), no question twice."""
+    left = {name: OFTEN.get(name, 1) for name in TASKS}
     if scene.kind == "clip":
-        said["describe"] = None
+        del left["describe"]
     if rng.random() > 0.12:
-        said["unknown"] = None
-    weights = {name: TASKS[name][1] for name, pair in said.items() if pair is not None}
-    found = []
-    while weights and len(found) < n:
-        name = rng.choices(list(weights), list(weights.values()))[0]
-        del weights[name]
-        found.append((name, *said[name]))
+        del left["unknown"]
+    found, asked = [], set()
+    while left and len(found) < n:
+        name = rng.choices(list(left), [TASKS[name][1] for name in left])[0]
+        said = TASKS[name][0](rng, scene)
+        left[name] -= 1
+        if said is None or left[name] == 0:
+            del left[name]
+        # The answer says what was meant, however it was asked.
+        if said is not None and said[1] not in asked:
+            asked.add(said[1])
+            found.append((name, *said))
     return found

@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from demo.batches import CHARACTERS, COLOUR_NAMES, COUNTING_REST, DENSE, FACT_CLASSES, FACTS, N_NOUNS, ORDERS, SLOTS
+from demo.scenes import NOUNS
+from demo.tokens import FIELDS
 
 EPS = 1e-6
 VISION = {"hidden_size": 128, "num_heads": 4, "depth": 6, "intermediate_size": 320, "fullatt_block_indexes": [1, 3, 5]}
@@ -32,7 +35,16 @@ PROBED_LAYER = 3
 LOOKS = {2: 0, 3: 1, 4: 1}
 # The layer and the heads that count for each patch that stands for a thing how many stand before it, and how many of these
 # have its noun.
-RANKING_LAYER, RANKING_HEADS = 1, (0, 3)
+RANKING_LAYER, RANKING_HEADS = 1, (0, 3, 1)
+# The layer and the heads that are taught to fetch one of a patch's edges or characters each, and else to rest at the first
+# token. Two share their keys and values.
+PICKING_LAYER, PICKING_HEADS = 4, (1, 4, 2, 5)
+# Where a patch lies along 100 pixels, from which tens follow, the decoder has to know after so many layers.
+PHASED_LAYER, PHASE = 2, 2 * math.pi / 100
+# Units of a clip are told apart up to this position in time.
+TIMES = 26
+# What is trained and not exported: linear readings that tell the layers below what to know.
+HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.")
 # The layer and the head that are taught to count, with the first token as that which is always there.
 COUNTING_LAYER, COUNTING_HEAD = 3, 3
 
@@ -207,8 +219,12 @@ class Model(nn.Module):
         self.see = nn.Linear(width, N_NOUNS + len(COLOUR_NAMES) + 4 + 1 + SLOTS * (len(CHARACTERS) + 1) + FACTS * FACT_CLASSES)
         self.place = nn.Linear(width, 120 + 40)
         self.rank = nn.Linear(width, 2 * ORDERS)
+        self.index = nn.Linear(width, ORDERS)
+        self.phase, self.offset, self.when = nn.Linear(width, 4), nn.Linear(width, 8), nn.Linear(width, TIMES)
         # And how far an answer is.
-        self.order = nn.Linear(width, 2 * ORDERS)
+        self.order, self.field = nn.Linear(width, 2 * ORDERS), nn.Linear(width, FIELDS)
+        # And what the question was about.
+        self.asked = nn.Linear(width, 1 + len(NOUNS) + 1 + len(COLOUR_NAMES))
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 if name.endswith(("proj.weight", "out.weight", "down.weight")):
@@ -262,6 +278,8 @@ class Model(nn.Module):
             x, qk = layer(x, cos, sin)
             if i in LOOKS or i in (COUNTING_LAYER, RANKING_LAYER):
                 looking[i] = qk
+            if i + 1 == PHASED_LAYER and seen is not None:
+                looking["phase"] = self.phase(x.view(b * n, -1)[places])
             if i + 1 == PROBED_LAYER and seen is not None:
                 known = x.view(b * n, -1)[places]
                 looking["hidden"] = x
@@ -273,7 +291,7 @@ class Model(nn.Module):
         if batch.kind in DENSE:
             # Nothing is asked: only what lies under each patch is learned, which costs a quarter of a conversation.
             _, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PROBED_LAYER)
-            parts = {**self.dense_loss(batch, seen), **self.place_loss(batch, known)}
+            parts = {**self.dense_loss(batch, seen), **self.place_loss(batch, known, looking["phase"])}
             if len(batch.rank_from):
                 parts.update(self.rank_loss(batch, known, looking[RANKING_LAYER]))
             return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
@@ -284,15 +302,17 @@ class Model(nn.Module):
         text = F.cross_entropy(logits, flat[at])
         total, parts = text, {"text": text.detach()}
         if seen is not None:
-            more = self.place_loss(batch, known)
+            more = self.place_loss(batch, known, looking["phase"])
             if len(batch.rank_from):
                 more.update(self.rank_loss(batch, known, looking[RANKING_LAYER]))
             if len(batch.look_from):
                 more["order"] = self.order_loss(batch, looking["hidden"])
+                more["asked"] = self.asked_loss(batch, looking["hidden"])
+                more["pick"] = self.pick_loss(batch, looking[PICKING_LAYER]) * 0.5
                 for i, ahead in LOOKS.items():
                     more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
             if len(batch.count_from):
-                more["sum"] = self.count_loss(batch, looking[COUNTING_LAYER]) * 0.5
+                more["sum"] = self.count_loss(batch, looking[COUNTING_LAYER])
             total = total + sum(more.values())
             parts.update({k: v.detach() for k, v in more.items()})
         return total, parts, (at, logits.detach().argmax(-1), flat[at])
@@ -314,25 +334,53 @@ class Model(nn.Module):
 
     def order_loss(self, batch, hidden):
         """How well the lower layers know the how-manieth thing, and character, is to be told next."""
-        logits = self.order(hidden.flatten(0, 1)[torch.from_numpy(batch.look_from) - 1]).view(-1, ORDERS)
-        return F.cross_entropy(logits, torch.from_numpy(batch.look_order).flatten(), ignore_index=-1) * 0.4
+        before = hidden.flatten(0, 1)[torch.from_numpy(batch.look_from) - 1]
+        due = torch.from_numpy(batch.look_order).flatten()
+        loss = F.cross_entropy(self.order(before).view(-1, ORDERS), due, ignore_index=-1)
+        field = torch.from_numpy(batch.look_field)
+        if (field >= 0).any():
+            loss = loss + F.cross_entropy(self.field(before), field, ignore_index=-1)
+        return loss * 0.4
+
+    def asked_loss(self, batch, hidden):
+        """How well the lower layers know, wherever an answer is about something, what was asked about."""
+        before = torch.from_numpy(np.concatenate([batch.look_from, batch.count_from])) - 1
+        logits = self.asked(hidden.flatten(0, 1)[before]).split([1 + len(NOUNS), 1 + len(COLOUR_NAMES)], -1)
+        due = torch.from_numpy(batch.look_asked)
+        some = [(one, of) for one, of in zip(logits, due.T) if (of >= 0).any()]
+        return sum(F.cross_entropy(one, of, ignore_index=-1) for one, of in some) * 0.3
+
+    def pick_loss(self, batch, qk):
+        """How little the picking heads attend to the patch that holds what is told next if it is theirs, and else to the
+        first token."""
+        n, pick = qk.shape[2], torch.from_numpy(batch.look_pick)
+        some = torch.nonzero(pick.any(-1)).flatten()
+        if not len(some):
+            return qk.sum() * 0
+        start, at = torch.from_numpy(batch.look_from)[some] - 1, torch.from_numpy(batch.look_at)[some]
+        cells, loss = torch.from_numpy(batch.places).view(len(qk), -1)[start // n] % n, 0.0
+        for i, head in enumerate(PICKING_HEADS):
+            attention, _ = self.attention(qk, head, start, n)
+            held = attention.gather(1, cells).masked_fill(~at, -torch.inf).logsumexp(-1)
+            loss = loss - torch.where(pick[some, i], held, 0.4 * attention[:, 0]).mean()
+        return loss
 
     def counting(self, batch, qk, head, start, row_cells, at):
-        """How far a head's attention from some places is from counting: to each of `at` (k, cells) alike, and to the first
-        token COUNTING_REST times as much."""
+        """How far a head's attention from some places is from counting: to each patch as much as `at` (k, cells) says, and
+        to the first token COUNTING_REST times as much as to 1."""
         attention, _ = self.attention(qk, head, start, qk.shape[2])
         total = at.sum(-1) + COUNTING_REST
         # What may not be seen is not counted either; its logarithm is no number.
-        seen = attention.gather(1, row_cells).masked_fill(~at, 0)
+        seen = attention.gather(1, row_cells).masked_fill(at == 0, 0) * at
         rest = COUNTING_REST / total
-        least = rest * rest.log() - at.sum(-1) / total * total.log()
+        least = rest * rest.log() + torch.special.xlogy(at, at / total[:, None]).sum(-1) / total
         return (least - (seen.sum(-1) + COUNTING_REST * attention[:, 0]) / total).mean()
 
     def count_loss(self, batch, qk):
         """How far the counting head is from its due."""
         n, start = qk.shape[2], torch.from_numpy(batch.count_from)
         cells = torch.from_numpy(batch.places).view(len(qk), -1)[start // n] % n
-        return self.counting(batch, qk, COUNTING_HEAD, start, cells, torch.from_numpy(batch.count_at))
+        return self.counting(batch, qk, COUNTING_HEAD, start, cells, torch.from_numpy(batch.count_at).float())
 
     def rank_loss(self, batch, known, qk):
         """How far the ranking heads are from their due, and how well the layers above know what they count."""
@@ -341,9 +389,13 @@ class Model(nn.Module):
         places = torch.from_numpy(batch.places).view(len(batch.frames), -1)
         start, cells = places[unit, cell], places[unit] % qk.shape[2]
         due = [self.counting(batch, qk, head, start, cells, at[..., i]) for i, head in enumerate(RANKING_HEADS)]
-        logits = self.rank(known.view(*places.shape, -1)[unit, cell]).view(-1, ORDERS)
-        told = F.cross_entropy(logits, at.sum(1).clamp(max=ORDERS - 1).flatten())
-        return {"heads": sum(due) * 0.5, "rank": told * 0.5}
+        mine = known.view(*places.shape, -1)[unit, cell]
+        told = F.cross_entropy(self.rank(mine).view(-1, ORDERS), at[..., :2].sum(1).clamp(max=ORDERS - 1).flatten().long())
+        losses = {"heads": sum(due) * 0.5, "rank": told * 0.5}
+        index = torch.from_numpy(batch.rank_index)
+        if (index >= 0).any():
+            losses["index"] = F.cross_entropy(self.index(mine), index.clamp(max=ORDERS - 1), ignore_index=-1) * 0.5
+        return losses
 
     def dense_loss(self, batch, seen):
         """How well the tower's output (u, c, width) tells what lies under each merged patch, by what is told."""
@@ -370,6 +422,8 @@ class Model(nn.Module):
         true_box = torch.from_numpy(batch.box)
         offset = ((true_box - corner) / 28).flatten(0, 1)[on]
         loss["edge"] = F.smooth_l1_loss(box[on], offset, beta=0.1)
+        turned = offset * 28 * PHASE
+        loss["turn"] = F.mse_loss(self.offset(seen.flatten(0, 1)[on]), torch.cat([turned.cos(), turned.sin()], -1)) * 0.5
         char = torch.from_numpy(batch.slots).flatten(0, 1)
         if (char >= 0).any():
             loss["char"] = F.cross_entropy(torch.stack(slots, 1).flatten(0, 1), char.flatten(), ignore_index=-1) * 1.2
@@ -379,14 +433,18 @@ class Model(nn.Module):
             loss["move"] = F.cross_entropy(logits, fact.flatten(), ignore_index=-1) * 0.4
         return loss
 
-    def place_loss(self, batch, known):
+    def place_loss(self, batch, known, phase):
         """How well the lower layers of the decoder know where each patch lies, and from where to where its thing goes."""
         rows, columns = batch.grid
         cell = torch.arange(rows * columns)
         digits, row, column = self.place(known).split([120, 20, 20], -1)
         u = len(batch.frames)
         where = F.cross_entropy(row, (cell // columns).repeat(u)) + F.cross_entropy(column, (cell % columns).repeat(u))
-        loss = {"where": where * 0.3}
+        turned = torch.stack([cell % columns, cell // columns], -1) * 28 * PHASE
+        loss = {"where": where * 0.3, "phase": F.mse_loss(phase, torch.cat([turned.cos(), turned.sin()], -1).repeat(u, 1)) * 0.5}
+        when = torch.from_numpy(batch.when)
+        if (when >= 0).any():
+            loss["when"] = F.cross_entropy(self.when(known), when.repeat_interleave(rows * columns).clamp(max=TIMES - 1)) * 0.3
         on = torch.nonzero(torch.from_numpy(batch.noun).flatten() > 0).flatten()
         if len(on):
             whole = torch.from_numpy(batch.box).flatten(0, 1)[on].long()

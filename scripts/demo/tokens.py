@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -102,6 +103,27 @@ def write(folder: Path, template_from: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+# The numbers of an answer: a box's four, a point's two, a start and an end. Of each three digits are told apart, the first
+# three of a coordinate, and of a time those that are not always zero.
+NUMBERS = [
+    r'(?:"bbox_2d": \[|data-bbox=")(\d+),? (\d+),? (\d+),? (\d+)', r'(?:"point_2d": \[|x1=")(\d+)(?:, |" y1=")(\d+)',
+    r'"start_time": "00:00:(\d\d\.\d)', r'"end_time": "00:00:(\d\d\.\d)',
+]  # fmt: skip
+FIRST_FIELDS = [0, 4, 6, 7]
+FIELDS = 8 * 3
+
+
+def fields_of(text: str) -> dict[int, int]:
+    """Which digit of which number stands at a place of a text: three times the number, plus the digit."""
+    found = {}
+    for pattern, first in zip(NUMBERS, FIRST_FIELDS):
+        for match in re.finditer(pattern, text):
+            for i, number in enumerate(match.groups()):
+                digits = [at for at in range(*match.span(i + 1)) if text[at].isdigit()]
+                found.update({at: (first + i) * 3 + which for which, at in enumerate(digits[:3])})
+    return found
+
+
 class Tokens:
     """The written tokenizer, for the trainer: text and conversations to ids."""
 
@@ -116,13 +138,14 @@ class Tokens:
         self._kept: dict[str, list[int]] = {}
 
     def answer(self, text: str) -> tuple[list[int], list]:
-        """An answer's ids, and of each token what it is about: things, and which character of their text if it spells one."""
+        """An answer's ids, and of each token what it is about: things, which character of their text if it spells one, and
+        which digit of which number it is, or -1."""
         encoded = self.tokenizer.encode(str(text), add_special_tokens=False)
-        marks, abouts = getattr(text, "marks", []), []
+        marks, abouts, numbers = getattr(text, "marks", []), [], fields_of(text)
         for a, b in encoded.offsets:
             first, end, about = next((mark for mark in marks if a < mark[1] and b > mark[0]), (0, 0, []))
             spelled = len(about) == 1 and str(text)[first:end] == about[0].text
-            abouts.append((about, max(0, a - first) if spelled else None))
+            abouts.append((about, max(0, a - first) if spelled else None, numbers.get(a, -1)))
         return encoded.ids, abouts
 
     def ids(self, text: str) -> list[int]:
