@@ -191,8 +191,7 @@ class Maker:
                 things = [units for scene in clips for units in scene.unit_things]
                 n = len(things)
             else:
-                draw = {"crowd": [scenes.crowd], "layout": [scenes.shapes, scenes.words]}[kind]
-                drawn = [rng.choice(draw)(rng, width, height) for _ in range(n)]
+                drawn = [self.scene(kind, width, height) for _ in range(n)]
                 frames = np.stack([scene.frames for scene in drawn])
                 things = [scene.things for scene in drawn]
             none = np.zeros((0, 0), np.int64)
@@ -275,6 +274,15 @@ class Maker:
             look_asked=np.asarray(look_asked + count_asked, np.int64).reshape(-1, 2),
             count_from=np.asarray(count_from, np.int64), count_at=np.asarray(count_at, bool).reshape(len(count_at), cells),
         )  # fmt: skip
+
+    def scene(self, kind, width, height):
+        """A scene of which nothing is asked."""
+        if kind == "crowd":
+            return scenes.crowd(self.rng, width, height)
+        # More things than are asked about, so that counting them is learned well.
+        if self.rng.random() < 0.6:
+            return scenes.shapes(self.rng, width, height, self.rng.randint(1, 7))
+        return scenes.words(self.rng, width, height, self.rng.randint(1, 4))
 
     def beginning(self, rows, columns):
         """A conversation up to the end of its picture: ids, positions, and where the picture's tokens stand."""

@@ -39,14 +39,17 @@ RANKING_LAYER, RANKING_HEADS = 1, (0, 3, 1)
 # The layer and the heads that are taught to fetch one of a patch's edges or characters each, and else to rest at the first
 # token. Two share their keys and values.
 PICKING_LAYER, PICKING_HEADS = 4, (1, 4, 2, 5)
-# Where a patch lies along 100 pixels, from which tens follow, the decoder has to know after so many layers.
-PHASED_LAYER, PHASE = 2, 2 * math.pi / 100
+# A hundred pixels are a whole turn, from which tens follow; the digits of edges have to be known when they are fetched.
+PHASE = 2 * math.pi / 100
 # Units of a clip are told apart up to this position in time.
 TIMES = 26
 # What is trained and not exported: linear readings that tell the layers below what to know.
-HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.")
+HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.", "codes.")
 # The layer and the head that are taught to count, with the first token as that which is always there.
 COUNTING_LAYER, COUNTING_HEAD = 3, 3
+# The layers and heads that find things by what they are called, or by their rank: what such a head asks and what it offers
+# are taught to be one code, without which a match between them is not found for a long time.
+MATCHES = [(RANKING_LAYER, RANKING_HEADS[1]), (3, 0), (4, 0), (COUNTING_LAYER, COUNTING_HEAD)]
 
 
 @functools.cache
@@ -223,6 +226,7 @@ class Model(nn.Module):
         self.phase, self.offset, self.when = nn.Linear(width, 4), nn.Linear(width, 8), nn.Linear(width, TIMES)
         # And how far an answer is.
         self.order, self.field = nn.Linear(width, 2 * ORDERS), nn.Linear(width, FIELDS)
+        self.codes = nn.ModuleList(nn.Linear(width // TEXT["num_attention_heads"], len(NOUNS) + len(COLOUR_NAMES) + ORDERS) for _ in MATCHES)
         # And what the question was about.
         self.asked = nn.Linear(width, 1 + len(NOUNS) + 1 + len(COLOUR_NAMES))
         for name, p in self.named_parameters():
@@ -278,8 +282,8 @@ class Model(nn.Module):
             x, qk = layer(x, cos, sin)
             if i in LOOKS or i in (COUNTING_LAYER, RANKING_LAYER):
                 looking[i] = qk
-            if i + 1 == PHASED_LAYER and seen is not None:
-                looking["phase"] = self.phase(x.view(b * n, -1)[places])
+            if i + 1 == PICKING_LAYER and seen is not None:
+                looking["fetched"] = x.view(b * n, -1)[places]
             if i + 1 == PROBED_LAYER and seen is not None:
                 known = x.view(b * n, -1)[places]
                 looking["hidden"] = x
@@ -290,10 +294,11 @@ class Model(nn.Module):
         t = {k: torch.from_numpy(getattr(batch, k)) for k in ("frames", "ids", "positions", "places", "targets")}
         if batch.kind in DENSE:
             # Nothing is asked: only what lies under each patch is learned, which costs a quarter of a conversation.
-            _, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PROBED_LAYER)
-            parts = {**self.dense_loss(batch, seen), **self.place_loss(batch, known, looking["phase"])}
+            _, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PICKING_LAYER)
+            parts = {**self.dense_loss(batch, seen), **self.place_loss(batch, known, looking["fetched"])}
             if len(batch.rank_from):
                 parts.update(self.rank_loss(batch, known, looking[RANKING_LAYER]))
+                parts["code"] = self.code_loss(batch, looking, asking=False)
             return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
         hidden, seen, known, looking = self(t["frames"], batch.grid, t["ids"], t["positions"], t["places"])
         flat = t["targets"].flatten()
@@ -302,7 +307,7 @@ class Model(nn.Module):
         text = F.cross_entropy(logits, flat[at])
         total, parts = text, {"text": text.detach()}
         if seen is not None:
-            more = self.place_loss(batch, known, looking["phase"])
+            more = self.place_loss(batch, known, looking["fetched"])
             if len(batch.rank_from):
                 more.update(self.rank_loss(batch, known, looking[RANKING_LAYER]))
             if len(batch.look_from):
@@ -311,6 +316,8 @@ class Model(nn.Module):
                 more["pick"] = self.pick_loss(batch, looking[PICKING_LAYER]) * 0.5
                 for i, ahead in LOOKS.items():
                     more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
+            if len(batch.look_from) and batch.kind == "shapes":
+                more["code"] = self.code_loss(batch, looking, asking=True)
             if len(batch.count_from):
                 more["sum"] = self.count_loss(batch, looking[COUNTING_LAYER])
             total = total + sum(more.values())
@@ -397,6 +404,43 @@ class Model(nn.Module):
             losses["index"] = F.cross_entropy(self.index(mine), index.clamp(max=ORDERS - 1), ignore_index=-1) * 0.5
         return losses
 
+    def code_loss(self, batch, looking, asking):
+        """How far what matching heads ask, and what they offer, is from one code of nouns, colours and ranks. `asking`: whether
+        there are questions."""
+        noun, colour = (torch.from_numpy(of).flatten() for of in (batch.noun, batch.colour))
+        noun = torch.where(noun < N_NOUNS - 1, noun - 1, -1)
+        rank = torch.full_like(noun, -1)
+        unit, cell = torch.from_numpy(batch.rank_from).unbind(-1)
+        at = unit * batch.noun.shape[1] + cell
+        rank[at] = torch.from_numpy(batch.rank_at)[..., 0].sum(1).long().clamp(max=ORDERS - 1)
+        places = torch.from_numpy(batch.places)
+        on = torch.nonzero(noun >= 0).flatten()
+        at = at[noun[at] >= 0]
+        if not len(at):
+            return rank.sum() * 0.0
+        offered = torch.stack([noun, colour, rank], -1)
+        losses = []
+        for (layer, head), code in zip(MATCHES, self.codes):
+            if layer == RANKING_LAYER:
+                # Of a thing are asked those with its noun.
+                start, due = places[at], torch.stack([noun[at], torch.full_like(at, -1), torch.full_like(at, -1)], -1)
+            elif not asking:
+                continue
+            else:
+                asked = torch.from_numpy(batch.look_asked)
+                n, counting = len(batch.look_from), (layer, head) == (COUNTING_LAYER, COUNTING_HEAD)
+                start = torch.from_numpy(batch.count_from if counting else batch.look_from - 1)
+                asked = asked[n:] if counting else asked[:n]
+                order = torch.full_like(start, -1) if counting else torch.from_numpy(batch.look_order)[:, 0]
+                # Where something is asked for, another rank counts.
+                due = torch.cat([asked - 1, torch.where((asked == 0).all(-1), order, -1)[:, None]], -1).clamp(min=-1)
+            qk = looking[layer]
+            n, groups = qk.shape[2], TEXT["num_attention_heads"] // TEXT["num_key_value_heads"]
+            for which, where, of in ((head, start, due), (TEXT["num_attention_heads"] + head // groups, places[on], offered[on])):
+                logits = code(qk[where // n, which, where % n]).split([len(NOUNS), len(COLOUR_NAMES), ORDERS], -1)
+                losses += [F.cross_entropy(one, to, ignore_index=-1) for one, to in zip(logits, of.T) if (to >= 0).any()]
+        return sum(losses) * 0.15
+
     def dense_loss(self, batch, seen):
         """How well the tower's output (u, c, width) tells what lies under each merged patch, by what is told."""
         n_chars = len(CHARACTERS) + 1
@@ -433,15 +477,17 @@ class Model(nn.Module):
             loss["move"] = F.cross_entropy(logits, fact.flatten(), ignore_index=-1) * 0.4
         return loss
 
-    def place_loss(self, batch, known, phase):
-        """How well the lower layers of the decoder know where each patch lies, and from where to where its thing goes."""
+    def place_loss(self, batch, known, fetched):
+        """How well the lower layers of the decoder know where each patch lies, and those above (`fetched`) from where to
+        where its thing goes."""
         rows, columns = batch.grid
         cell = torch.arange(rows * columns)
-        digits, row, column = self.place(known).split([120, 20, 20], -1)
+        _, row, column = self.place(known).split([120, 20, 20], -1)
+        digits = self.place(fetched)[:, :120]
         u = len(batch.frames)
         where = F.cross_entropy(row, (cell // columns).repeat(u)) + F.cross_entropy(column, (cell % columns).repeat(u))
         turned = torch.stack([cell % columns, cell // columns], -1) * 28 * PHASE
-        loss = {"where": where * 0.3, "phase": F.mse_loss(phase, torch.cat([turned.cos(), turned.sin()], -1).repeat(u, 1)) * 0.5}
+        loss = {"where": where * 0.3, "phase": F.mse_loss(self.phase(known), torch.cat([turned.cos(), turned.sin()], -1).repeat(u, 1)) * 0.5}
         when = torch.from_numpy(batch.when)
         if (when >= 0).any():
             loss["when"] = F.cross_entropy(self.when(known), when.repeat_interleave(rows * columns).clamp(max=TIMES - 1)) * 0.3

@@ -322,11 +322,11 @@ def pick_size(rng, low: int = MIN_SIDE, high: int = MAX_SIDE, skew: float = 1.0)
 
 
 def shapes(rng, width: int, height: int, count: int | None = None) -> Scene:
-    """One to six shapes, none over another."""
+    """One to four shapes, or `count`, none over another."""
     canvas, ground, cluttered = draw_ground(rng, width, height)
     base = math.sqrt(width * height)
     if count is None:
-        count = rng.choices([1, 2, 3, 4, 5, 6], [18, 22, 22, 18, 12, 8])[0]
+        count = rng.choices([1, 2, 3, 4], [26, 29, 26, 19])[0]
     # Counting needs several of a kind.
     few = rng.sample(NOUNS, rng.randint(1, 3)) if rng.random() < 0.55 else NOUNS
     things, boxes = [], []
@@ -420,9 +420,9 @@ def print_words(rng, canvas, inks, strings, files, size_range, things, boxes) ->
 
 
 def words(rng, width: int, height: int, count: int | None = None) -> Scene:
-    """One to four words or numbers, one below the other."""
+    """One to three words or numbers, or `count`, one below the other."""
     canvas, inks, cluttered = draw_paper(rng, width, height)
-    count = count or rng.choices([1, 2, 3, 4], [45, 28, 17, 10])[0]
+    count = count or rng.choices([1, 2, 3], [50, 30, 20])[0]
     # Printed so large that hardly two characters lie in one merged patch.
     count = max(1, min(count, round(height / 48)))
     high = min(46, height / (count + 0.6))
