@@ -2,7 +2,8 @@
 """Holds the processor path against the machine's limits and against llama.cpp and Transformers, in one run.
 
     scripts/check cpu                          every row
-    scripts/check cpu decode prefill           some of: decode depth sequences prefill encode preprocess load memory 7b
+    scripts/check cpu decode prefill           some of: decode depth sequences prefill encode preprocess load memory
+                                               divergence 7b
     scripts/check cpu --rounds 1 --layers 4 --blocks 8 decode     a quick look; its figures are not the model's
 
 All engines get random weights of the true 3B shape, written once to --work (up to 36 GB, and 26 GB more for the row 7b;
@@ -15,6 +16,7 @@ not hold.
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -22,7 +24,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
-ROWS = ["decode", "depth", "sequences", "prefill", "encode", "preprocess", "load", "memory", "7b"]
+ROWS = ["decode", "depth", "sequences", "prefill", "encode", "preprocess", "load", "memory", "divergence", "7b"]
 # Our formats with the peers' files of the same bits, and floors: ratios of decoding and prefill, percent of a limit.
 FORMATS = {
     "bf16": {"files": ["BF16"], "decode": 1.15, "prefill": 1.55, "prefill_share": 72},
@@ -33,10 +35,13 @@ READ_SHARE = 85
 PROMPT = 1276
 # Width and height, the ratio to Transformers, percent of the limit.
 PICTURES = [("448x448", 1.25, 72), ("1120x896", 1.25, 64)]
+# Small checkpoints, one of random weights and one that was trained, and whose quantizers have bits equal to ours.
+CHECKPOINTS = ["nano", "demo"]
+QUANTIZERS = {"int8": ["Q8_0"], "int4": ["Q4_0", "Q4_K"]}
 # Gigabytes on the disk: the checkpoint, then the peers' files and our packed one of each format, then single rows.
 CHECKPOINT = 7.5
 PACKED = {"bf16": 14, "int8": 8, "int4": 7}
-DISK = {"depth": 11, "sequences": 13, "encode": 9, "preprocess": 1, "load": 13, "memory": 15, "7b": 26}
+DISK = {"depth": 11, "sequences": 13, "encode": 9, "preprocess": 1, "load": 13, "memory": 15, "divergence": 1, "7b": 26}
 
 
 class Refused(Exception):
@@ -377,6 +382,49 @@ class Check:
             if done.returncode:
                 raise Refused(done.stderr.strip())
 
+    def divergence(self):
+        """Our packed weights beside what llama.cpp's quantizers leave of the same matrices; those are then computed in f32,
+        ours with activations of eight bits."""
+        own, library = SCRIPTS.parent / "tests/golden", self.ggml()
+        for name in CHECKPOINTS:
+            folder, model = self.folder() / f"golden-{name}", SCRIPTS.parent / "models" / name
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            shutil.copytree(own / "images", folder / "images")
+            shutil.copy(own / "cases.json", folder)
+            (folder / name).symlink_to(model)
+            make = [self.arguments.torch_python, SCRIPTS / "make-golden.py", folder, "--model", name, model]
+            self.text([*make, "--only", "images,model"])
+            rewritten = []
+            for kind in (kind for kinds in QUANTIZERS.values() for kind in kinds):
+                out = folder / "rewritten" / kind
+                rewritten += ["--rewritten", out]
+                program = SCRIPTS / "cpu/quantizers.py"
+                self.text([self.arguments.llama_python, program, library, model, out / name, kind])
+            said = self.text([self.arguments.golden, folder, *rewritten])
+            found = {
+                Path(which).name: float(nats)
+                for which, nats in re.findall(r"weights in (\S+) against f32: .* mean KL (\S+) nats", said)
+            }
+            for ours, kinds in QUANTIZERS.items():
+                least = min(found[kind] for kind in kinds)
+                beside = ", ".join(f"{kind} {found[kind]:.2e}" for kind in kinds)
+                text = f"{name}: mean KL to f32 of {ours} {found[ours]:.2e} nats, of {beside}"
+                self.record(f"{text} (not worse than the better)", found[ours] <= least)
+
+    def text(self, command):
+        """What a program prints."""
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            raise Refused(f"{' '.join(Path(str(word)).name for word in command[:2])}: {last}")
+        return done.stdout
+
+    def ggml(self):
+        """llama.cpp's library of quantizers."""
+        where = "import llama_cpp, pathlib; print(pathlib.Path(llama_cpp.__file__).parent / 'lib/libggml-base.so')"
+        return self.text([self.arguments.llama_python, "-c", where]).strip().splitlines()[-1]
+
     def seven(self):
         file = self.gguf("Q4_K_M", "7b")
         self.pack("int4", "7b")
@@ -442,6 +490,7 @@ def main():
     parser.add_argument("--weights", default=",".join(FORMATS), help="only these formats in decode, prefill and memory")
     parser.add_argument("--keep", action="store_true", help="keep the files of random weights")
     parser.add_argument("--ocellus", type=Path, required=True)
+    parser.add_argument("--golden", type=Path, required=True, help="the program that measures divergence")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--llama-python", required=True)
     parser.add_argument("--torch-python", required=True)

@@ -37,8 +37,9 @@ class Quantizer:
             ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
         ]  # fmt: skip
         self.traits = self.ggml.ggml_get_type_traits(self.type).contents
-        if self.traits.name.decode() != kind.replace("K", "K").lower() and self.traits.name.decode().upper() != kind:
-            sys.exit(f"{library}: type {self.type} is {self.traits.name.decode()}, expected {kind}")
+        name = self.traits.name.decode().upper()
+        if name != kind:
+            sys.exit(f"{library}: type {self.type} is {name}, expected {kind}")
 
     def __call__(self, values):
         values = numpy.ascontiguousarray(values, numpy.float32)

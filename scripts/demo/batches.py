@@ -69,6 +69,8 @@ class Batch:
     rank_at: np.ndarray  # (r, c, 3): the patches that stand for the things before that, and for those that have its noun, and
     # how many characters of the same word each patch holds that lies to the left
     rank_index: np.ndarray  # (r): the first of the word's characters that the patch holds, -1 for shapes
+    seen_from: np.ndarray  # (s): places in ids, flat, of patches that stand for what comes and goes in a clip
+    seen_at: np.ndarray  # (s, units * c): the patches that stand for the same thing earlier
     look_from: np.ndarray  # (k): places in ids, flat, of answer tokens that are about something
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
     look_order: np.ndarray  # (k, 2): the how-manieth thing of the answer that is, and of its text the how-manieth character
@@ -200,8 +202,8 @@ class Maker:
             ids, where, at = self.beginning(rows, columns)
             many = lambda a: np.broadcast_to(a[..., None, :], (*a.shape[:-1], n, a.shape[-1])).copy()  # noqa: E731
             places = (np.arange(n)[:, None] * len(ids) + at).flatten()
-            told = {name: none for name in ("look_at", "look_order", "look_asked", "look_pick", "count_at")}
-            told |= {name: none.flatten() for name in ("look_from", "look_field", "count_from")}
+            told = {name: none for name in ("look_at", "look_order", "look_asked", "look_pick", "count_at", "seen_at")}
+            told |= {name: none.flatten() for name in ("look_from", "look_field", "count_from", "seen_from")}
             return Batch(kind, grid, frames, many(ids), many(where), places, none, [], **more, **told, when=np.full(n, -1))
         n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
         n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([3, 4, 4, 5])}.get(kind, 3)
@@ -220,7 +222,7 @@ class Maker:
         targets = np.full((b, length), -1, np.int64)
         positions = np.zeros((3, b, length), np.int64)
         frames, things, places, tasks, look_from, look_at, look_order = [], [], [], [], [], [], []
-        look_asked, count_asked = [], []
+        look_asked, count_asked, seen_from, seen_at = [], [], [], []
         look_field, look_pick, when, count_from, count_at = [], [], [], [], []
         for row, (own, learned, where, at, units, unit_things, spans, looks) in enumerate(found):
             n = len(own)
@@ -233,6 +235,14 @@ class Maker:
             things += unit_things
             told = {}
             when += [where[0, p] - where[0, at[0]] if kind == "clip" else -1 for p in at[:: rows * columns]]
+            cell_in = {}
+            for thing in (thing for units_seen in unit_things for thing in units_seen if kind == "clip" and thing.motion < 0):
+                here = thing.unit * rows * columns + cell_of(thing, rows, columns)
+                mask = np.zeros(cells, bool)
+                mask[cell_in.setdefault(thing.key, [])] = True
+                cell_in[thing.key].append(here)
+                seen_from.append(row * length + at[here])
+                seen_at.append(mask)
             for place, (about, spelled, number), asked in looks:
                 mask = np.zeros((units_each, rows, columns), bool)
                 if isinstance(about, conversations.Counted):
@@ -268,6 +278,7 @@ class Maker:
         return Batch(
             kind, grid, frames, ids, positions, np.asarray(places, np.int64), targets, tasks,
             **dense(things, rows, columns, kind in ("shapes", "words")), when=np.asarray(when, np.int64),
+            seen_from=np.asarray(seen_from, np.int64), seen_at=np.asarray(seen_at, bool).reshape(len(seen_at), cells),
             look_from=np.asarray(look_from, np.int64), look_at=np.asarray(look_at, bool).reshape(len(look_at), cells),
             look_order=np.asarray(look_order, np.int64).reshape(-1, 2), look_field=np.asarray(look_field, np.int64),
             look_pick=np.asarray(look_pick, bool).reshape(-1, PICKS),

@@ -44,9 +44,11 @@ PHASE = 2 * math.pi / 100
 # Units of a clip are told apart up to this position in time.
 TIMES = 26
 # What is trained and not exported: linear readings that tell the layers below what to know.
-HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.", "codes.")
+HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.", "codes.", "since.")
 # The layer and the head that are taught to count, with the first token as that which is always there.
 COUNTING_LAYER, COUNTING_HEAD = 3, 3
+# The head of the ranking layer that counts in how many earlier units of a clip the same thing was seen.
+SEEING_HEAD, UNITS = 4, 8
 # The layers and heads that find things by what they are called, or by their rank: what such a head asks and what it offers
 # are taught to be one code, without which a match between them is not found for a long time.
 MATCHES = [(RANKING_LAYER, RANKING_HEADS[1]), (3, 0), (4, 0), (COUNTING_LAYER, COUNTING_HEAD)]
@@ -227,6 +229,7 @@ class Model(nn.Module):
         # And how far an answer is.
         self.order, self.field = nn.Linear(width, 2 * ORDERS), nn.Linear(width, FIELDS)
         self.codes = nn.ModuleList(nn.Linear(width // TEXT["num_attention_heads"], len(NOUNS) + len(COLOUR_NAMES) + ORDERS) for _ in MATCHES)
+        self.since = nn.Linear(width, UNITS)
         # And what the question was about.
         self.asked = nn.Linear(width, 1 + len(NOUNS) + 1 + len(COLOUR_NAMES))
         for name, p in self.named_parameters():
@@ -316,6 +319,8 @@ class Model(nn.Module):
                 more["pick"] = self.pick_loss(batch, looking[PICKING_LAYER]) * 0.5
                 for i, ahead in LOOKS.items():
                     more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
+            if len(batch.seen_from):
+                more["seen"] = self.seen_loss(batch, looking)
             if len(batch.look_from) and batch.kind == "shapes":
                 more["code"] = self.code_loss(batch, looking, asking=True)
             if len(batch.count_from):
@@ -403,6 +408,14 @@ class Model(nn.Module):
         if (index >= 0).any():
             losses["index"] = F.cross_entropy(self.index(mine), index.clamp(max=ORDERS - 1), ignore_index=-1) * 0.5
         return losses
+
+    def seen_loss(self, batch, looking):
+        """How far a head is from counting in how many earlier units of a clip a thing was seen, and how well the layers above
+        know."""
+        qk, start, at = looking[RANKING_LAYER], torch.from_numpy(batch.seen_from), torch.from_numpy(batch.seen_at).float()
+        cells = torch.from_numpy(batch.places).view(len(qk), -1)[start // qk.shape[2]] % qk.shape[2]
+        told = F.cross_entropy(self.since(looking["hidden"].flatten(0, 1)[start]), at.sum(-1).long().clamp(max=UNITS - 1))
+        return (self.counting(batch, qk, SEEING_HEAD, start, cells, at) + told) * 0.4
 
     def code_loss(self, batch, looking, asking):
         """How far what matching heads ask, and what they offer, is from one code of nouns, colours and ranks. `asking`: whether

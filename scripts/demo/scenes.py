@@ -542,7 +542,7 @@ MOTIONS = {"to the right": (1, 0), "to the left": (-1, 0), "up": (0, -1), "down"
 
 def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
     """A clip: one thing moves, or stands still, or things appear and vanish."""
-    fps = rng.choice([1.0, 2.0, 2.0, 4.0])
+    fps = rng.choice([1.0, 2.0, 2.0])
     canvas, ground, cluttered = draw_ground(rng, width, height)
     base = math.sqrt(width * height)
     frames = np.repeat(canvas[None], n_frames, 0)

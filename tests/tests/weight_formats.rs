@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use ocellus_engine::WeightFormat;
-use ocellus_tests::golden::{Folder, formats::divergence};
+use ocellus_tests::golden::{
+    Folder,
+    formats::{Narrowed, divergence},
+};
 
 /// `most` bounds the mean difference of a logit from f32, in the logits' own units: they spread over about ±1 in these
 /// checkpoints.
 fn check(format: WeightFormat, most: f64) {
-    let divergence = divergence(&Folder::own(), format).unwrap();
+    let divergence = divergence(&Folder::own(), Narrowed::Packed(format)).unwrap();
     assert!(divergence.steps() > 100);
     assert!(divergence.mean_difference() < most, "{format}: {divergence}");
     // Not the same numbers: the narrow path was really taken.

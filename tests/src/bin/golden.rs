@@ -5,17 +5,36 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use ocellus_engine::WeightFormat;
-use ocellus_tests::golden::{Folder, Outcome, compare_all, formats::divergence};
+use ocellus_tests::golden::{
+    Folder, Outcome, compare_all,
+    formats::{Narrowed, divergence},
+};
 
 /// Compare our numbers with golden ones.
 #[derive(Parser)]
 struct Arguments {
     /// A folder with golden/, images/ and checkpoints [default: the project's own]
     dir: Option<PathBuf>,
+    /// Checkpoints of the same names whose weights another quantizer has rewritten, to compare with our formats; with
+    /// this, nothing else is compared
+    #[arg(long, value_name = "DIR")]
+    rewritten: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let folder = Arguments::parse().dir.map_or_else(Folder::own, Folder::new);
+    let Arguments { dir, rewritten } = Arguments::parse();
+    let folder = dir.map_or_else(Folder::own, Folder::new);
+    if !rewritten.is_empty() {
+        let shown = rewritten
+            .iter()
+            .map(|other| print(&folder, &other.display().to_string(), Narrowed::Rewritten(other)));
+        let rewritten_shown = shown.fold(true, |all, shown| all && shown);
+        return if narrow_weights(&folder) && rewritten_shown {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
     let (mut compared, mut broken) = (0, 0);
     match compare_all(&folder) {
         Ok(outcomes) => {
@@ -33,14 +52,25 @@ fn main() -> ExitCode {
         Err(error) => println!("BROKEN  {error:#}"),
     }
     // Not golden: how far narrower weights move the same conversations. A test bounds bf16 by 0.1.
-    for format in [WeightFormat::Bf16, WeightFormat::Int8, WeightFormat::Int4] {
-        match divergence(&folder, format) {
-            Ok(divergence) => println!("{:6}  weights in {format} against f32: {divergence}", ""),
-            Err(error) => println!("{:6}  weights in {format}: {error:#}", ""),
-        }
-    }
+    narrow_weights(&folder);
     let holds = compared > 0 && broken == 0;
     let verdict = if holds { "they hold" } else { "they do NOT hold" };
     println!("{}: {compared} families compared, {broken} broken: {verdict}", folder.root().display());
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints what each of our formats does. False when one couldn't be measured.
+fn narrow_weights(folder: &Folder) -> bool {
+    [WeightFormat::Bf16, WeightFormat::Int8, WeightFormat::Int4]
+        .into_iter()
+        .fold(true, |all, format| print(folder, &format.to_string(), Narrowed::Packed(format)) && all)
+}
+
+fn print(folder: &Folder, name: &str, narrowed: Narrowed<'_>) -> bool {
+    let divergence = divergence(folder, narrowed);
+    match &divergence {
+        Ok(divergence) => println!("{:6}  weights in {name} against f32: {divergence}", ""),
+        Err(error) => println!("{:6}  weights in {name}: {error:#}", ""),
+    }
+    divergence.is_ok()
 }

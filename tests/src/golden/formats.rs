@@ -1,9 +1,11 @@
 //! How far the logits move when weights are held in narrower types: the golden conversations, with the golden tokens
 //! forced, through the same checkpoint in each format.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
-use ocellus_engine::{Formats, WeightFormat};
+use ocellus_engine::{Formats, Model, WeightFormat};
+use ocellus_kernels::Device;
+use ocellus_weights::Source;
 
 use super::{
     Folder,
@@ -67,17 +69,32 @@ impl fmt::Display for Divergence {
     }
 }
 
-/// The divergence of `format`, over all checkpoints of a folder, and all steps of their conversations.
+/// What is held against the checkpoint in f32.
+#[derive(Clone, Copy, Debug)]
+pub enum Narrowed<'a> {
+    /// The same checkpoint, its weights packed in a format.
+    Packed(WeightFormat),
+    /// A checkpoint of the same name in this folder, in f32: what another quantizer has left of the weights.
+    Rewritten(&'a Path),
+}
+
+/// The divergence of narrower weights, over all steps of the conversations of a folder's checkpoints, or of those that
+/// have been rewritten.
 ///
 /// # Errors
-/// When a file can't be read or a checkpoint not be loaded.
-pub fn divergence(folder: &Folder, format: WeightFormat) -> anyhow::Result<Divergence> {
+/// When a file can't be read or a checkpoint not be loaded, or none has been rewritten.
+pub fn divergence(folder: &Folder, narrowed: Narrowed<'_>) -> anyhow::Result<Divergence> {
     let images = Images::read(folder)?;
     let mut divergence = Divergence::default();
     for name in folder.model_names()? {
         let golden = ModelGolden::read(folder, &name)?;
+        let narrow = match narrowed {
+            Narrowed::Packed(format) => golden.open_as(Formats { decoder: format, tower: None })?,
+            Narrowed::Rewritten(other) => {
+                Model::load(&Source::folder(other.join(&name)), &Device::cpu(), &|_| {})?
+            }
+        };
         let exact = golden.open()?;
-        let narrow = golden.open_as(Formats { decoder: format, tower: None })?;
         for case in golden.cases() {
             let inputs = golden.inputs(case, &exact, images.as_ref(), &Steps::default())?;
             let forced = golden.generated(case)?;
