@@ -46,11 +46,10 @@ def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict, 
         if kinds:
             maker.kinds = kinds
         elif seen < EASY:
-            maker.kinds = {"crowd": 35, "shapes": 45, "words": 18, "bare": 0.3}
-        elif seen < 2 * EASY:
-            maker.kinds = {"crowd": 30, "shapes": 40, "words": 20, "clip": 10, "bare": 0.3}
+            # Who sees nothing has nothing to say.
+            maker.kinds = {"crowd": 35, "layout": 25, "moving": 10, "shapes": 20, "words": 10}
         else:
-            maker.kinds = {"crowd": 15, "shapes": 40, "words": 27, "clip": 12, "pair": 3, "receipt": 3, "document": 3, "bare": 0.5}
+            maker.kinds = {"crowd": 6, "layout": 16, "moving": 6, "shapes": 44, "words": 18, "clip": 10}
         batch = maker.batch()
         seen += max(len(batch.ids), len(batch.frames))
         queue.put(batch)
@@ -211,7 +210,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "target/demo", help="where the state is kept")
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--cool", action="store_true", help="let the rates fall to nothing over --minutes")
-    parser.add_argument("--rate", type=float, default=1.0, help="of the usual learning rates")
+    parser.add_argument("--rate", type=float, default=0.5, help="of the usual learning rates")
     parser.add_argument("--threads", type=int, default=1, help="of the main process")
     parser.add_argument("--assistants", type=int, default=max(0, len(os.sched_getaffinity(0)) - 1), help="processes beside it")
     parser.add_argument("--assistants-nice", type=int, default=0, help="how much they give way to other programs")

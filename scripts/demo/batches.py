@@ -75,6 +75,7 @@ class Batch:
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
     look_order: np.ndarray  # (k, 2): the how-manieth thing of the answer that is, and of its text the how-manieth character
     look_field: np.ndarray  # (k): which digit of which number the token is, of tokens.FIELDS, or -1
+    look_value: np.ndarray  # (k): the coordinate that the token is a digit of, or -1
     look_asked: np.ndarray  # (k + m, 2): noun and colour of the question, 0 for none, -1 for several; of what is counted too
     look_pick: np.ndarray  # (k, PICKS): which of what a patch holds says the token
     count_from: np.ndarray  # (m): places in ids, flat, after which a number is told
@@ -203,7 +204,7 @@ class Maker:
             many = lambda a: np.broadcast_to(a[..., None, :], (*a.shape[:-1], n, a.shape[-1])).copy()  # noqa: E731
             places = (np.arange(n)[:, None] * len(ids) + at).flatten()
             told = {name: none for name in ("look_at", "look_order", "look_asked", "look_pick", "count_at", "seen_at")}
-            told |= {name: none.flatten() for name in ("look_from", "look_field", "count_from", "seen_from")}
+            told |= {name: none.flatten() for name in ("look_from", "look_field", "look_value", "count_from", "seen_from")}
             return Batch(kind, grid, frames, many(ids), many(where), places, none, [], **more, **told, when=np.full(n, -1))
         n_frames = rng.choice([6, 8, 8, 10, 12]) if kind == "clip" else 1
         n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([3, 4, 4, 5])}.get(kind, 3)
@@ -223,7 +224,7 @@ class Maker:
         positions = np.zeros((3, b, length), np.int64)
         frames, things, places, tasks, look_from, look_at, look_order = [], [], [], [], [], [], []
         look_asked, count_asked, seen_from, seen_at = [], [], [], []
-        look_field, look_pick, when, count_from, count_at = [], [], [], [], []
+        look_value, look_field, look_pick, when, count_from, count_at = [], [], [], [], [], []
         for row, (own, learned, where, at, units, unit_things, spans, looks) in enumerate(found):
             n = len(own)
             ids[row, :n] = own
@@ -243,7 +244,7 @@ class Maker:
                 cell_in[thing.key].append(here)
                 seen_from.append(row * length + at[here])
                 seen_at.append(mask)
-            for place, (about, spelled, number), asked in looks:
+            for place, (about, spelled, (number, value)), asked in looks:
                 mask = np.zeros((units_each, rows, columns), bool)
                 if isinstance(about, conversations.Counted):
                     for thing in about:
@@ -265,6 +266,7 @@ class Maker:
                 if number >= 0:
                     pick[list(FETCHED[number // 3])] = True
                 look_field.append(number)
+                look_value.append(value)
                 look_asked.append(asked)
                 look_pick.append(pick)
                 look_from.append(row * length + place)
@@ -281,6 +283,7 @@ class Maker:
             seen_from=np.asarray(seen_from, np.int64), seen_at=np.asarray(seen_at, bool).reshape(len(seen_at), cells),
             look_from=np.asarray(look_from, np.int64), look_at=np.asarray(look_at, bool).reshape(len(look_at), cells),
             look_order=np.asarray(look_order, np.int64).reshape(-1, 2), look_field=np.asarray(look_field, np.int64),
+            look_value=np.asarray(look_value, np.int64),
             look_pick=np.asarray(look_pick, bool).reshape(-1, PICKS),
             look_asked=np.asarray(look_asked + count_asked, np.int64).reshape(-1, 2),
             count_from=np.asarray(count_from, np.int64), count_at=np.asarray(count_at, bool).reshape(len(count_at), cells),

@@ -44,7 +44,7 @@ PHASE = 2 * math.pi / 100
 # Units of a clip are told apart up to this position in time.
 TIMES = 26
 # What is trained and not exported: linear readings that tell the layers below what to know.
-HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.", "codes.", "since.")
+HELPERS = ("see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.", "codes.", "since.", "turns.", "told.")
 # The layer and the head that are taught to count, with the first token as that which is always there.
 COUNTING_LAYER, COUNTING_HEAD = 3, 3
 # The head of the ranking layer that counts in how many earlier units of a clip the same thing was seen.
@@ -229,7 +229,8 @@ class Model(nn.Module):
         # And how far an answer is.
         self.order, self.field = nn.Linear(width, 2 * ORDERS), nn.Linear(width, FIELDS)
         self.codes = nn.ModuleList(nn.Linear(width // TEXT["num_attention_heads"], len(NOUNS) + len(COLOUR_NAMES) + ORDERS) for _ in MATCHES)
-        self.since = nn.Linear(width, UNITS)
+        self.told = nn.Linear(width, 20)
+        self.since, self.turns = nn.Linear(width, UNITS), nn.Linear(width, 8)
         # And what the question was about.
         self.asked = nn.Linear(width, 1 + len(NOUNS) + 1 + len(COLOUR_NAMES))
         for name, p in self.named_parameters():
@@ -285,6 +286,8 @@ class Model(nn.Module):
             x, qk = layer(x, cos, sin)
             if i in LOOKS or i in (COUNTING_LAYER, RANKING_LAYER):
                 looking[i] = qk
+            if i == PICKING_LAYER:
+                looking["picked"] = x
             if i + 1 == PICKING_LAYER and seen is not None:
                 looking["fetched"] = x.view(b * n, -1)[places]
             if i + 1 == PROBED_LAYER and seen is not None:
@@ -317,6 +320,13 @@ class Model(nn.Module):
                 more["order"] = self.order_loss(batch, looking["hidden"])
                 more["asked"] = self.asked_loss(batch, looking["hidden"])
                 more["pick"] = self.pick_loss(batch, looking[PICKING_LAYER]) * 0.5
+                value = torch.from_numpy(batch.look_value)
+                some = torch.nonzero(value >= 0).flatten()
+                if len(some):
+                    # What has been fetched is a whole coordinate, whichever digit comes next.
+                    picked = looking["picked"].flatten(0, 1)[torch.from_numpy(batch.look_from)[some] - 1]
+                    due = torch.stack([value[some] // 100, value[some] // 10 % 10], -1).flatten()
+                    more["told"] = F.cross_entropy(self.told(picked).view(-1, 10), due) * 0.6
                 for i, ahead in LOOKS.items():
                     more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
             if len(batch.seen_from):
@@ -500,7 +510,7 @@ class Model(nn.Module):
         u = len(batch.frames)
         where = F.cross_entropy(row, (cell // columns).repeat(u)) + F.cross_entropy(column, (cell % columns).repeat(u))
         turned = torch.stack([cell % columns, cell // columns], -1) * 28 * PHASE
-        loss = {"where": where * 0.3, "phase": F.mse_loss(self.phase(known), torch.cat([turned.cos(), turned.sin()], -1).repeat(u, 1)) * 0.5}
+        loss = {"where": where * 0.3, "phase": F.mse_loss(self.phase(known), torch.cat([turned.cos(), turned.sin()], -1).repeat(u, 1))}
         when = torch.from_numpy(batch.when)
         if (when >= 0).any():
             loss["when"] = F.cross_entropy(self.when(known), when.repeat_interleave(rows * columns).clamp(max=TIMES - 1)) * 0.3
@@ -510,5 +520,7 @@ class Model(nn.Module):
             digit = torch.stack([whole // 100, whole // 10 % 10, whole % 10], -1).flatten(1)
             # The hundreds matter most, and the last digit can't be told to the end.
             each = F.cross_entropy(digits[on].view(-1, 10), digit.flatten(), reduction="none").view(-1, 4, 3)
-            loss["digit"] = (each * torch.tensor([1.0, 1.0, 0.4])).mean()
+            loss["digit"] = (each * torch.tensor([1.0, 1.5, 0.2])).mean()
+            turned = torch.from_numpy(batch.box).flatten(0, 1)[on] * PHASE
+            loss["turns"] = F.mse_loss(self.turns(fetched[on]), torch.cat([turned.cos(), turned.sin()], -1)) * 1.5
         return loss

@@ -113,14 +113,16 @@ FIRST_FIELDS = [0, 4, 6, 7]
 FIELDS = 8 * 3
 
 
-def fields_of(text: str) -> dict[int, int]:
-    """Which digit of which number stands at a place of a text: three times the number, plus the digit."""
+def fields_of(text: str) -> dict[int, tuple[int, int]]:
+    """Which digit of which number stands at a place of a text, three times the number plus the digit; and the coordinate that
+    it is part of, or -1 for a time."""
     found = {}
     for pattern, first in zip(NUMBERS, FIRST_FIELDS):
         for match in re.finditer(pattern, text):
             for i, number in enumerate(match.groups()):
                 digits = [at for at in range(*match.span(i + 1)) if text[at].isdigit()]
-                found.update({at: (first + i) * 3 + which for which, at in enumerate(digits[:3])})
+                value = int(number) if number.isdigit() else -1
+                found.update({at: ((first + i) * 3 + which, value) for which, at in enumerate(digits[:3])})
     return found
 
 
@@ -139,13 +141,13 @@ class Tokens:
 
     def answer(self, text: str) -> tuple[list[int], list]:
         """An answer's ids, and of each token what it is about: things, which character of their text if it spells one, and
-        which digit of which number it is, or -1."""
+        which digit of which number it is, with that number, or -1 for both."""
         encoded = self.tokenizer.encode(str(text), add_special_tokens=False)
         marks, abouts, numbers = getattr(text, "marks", []), [], fields_of(text)
         for a, b in encoded.offsets:
             first, end, about = next((mark for mark in marks if a < mark[1] and b > mark[0]), (0, 0, []))
             spelled = len(about) == 1 and str(text)[first:end] == about[0].text
-            abouts.append((about, max(0, a - first) if spelled else None, numbers.get(a, -1)))
+            abouts.append((about, max(0, a - first) if spelled else None, numbers.get(a, (-1, -1))))
         return encoded.ids, abouts
 
     def ids(self, text: str) -> list[int]:
