@@ -75,7 +75,7 @@ class Batch:
     look_at: np.ndarray  # (k, units * c): what they are about, in merged patches of the conversation
     look_order: np.ndarray  # (k, 2): the how-manieth thing of the answer that is, and of its text the how-manieth character
     look_field: np.ndarray  # (k): which digit of which number the token is, of tokens.FIELDS, or -1
-    look_value: np.ndarray  # (k): the coordinate that the token is a digit of, or -1
+    look_value: np.ndarray  # (k): the coordinate, or the time in halves of a second, that the token is a digit of, or -1
     look_asked: np.ndarray  # (k + m, 2): noun and colour of the question, 0 for none, -1 for several; of what is counted too
     look_pick: np.ndarray  # (k, PICKS): which of what a patch holds says the token
     count_from: np.ndarray  # (m): places in ids, flat, after which a number is told

@@ -229,7 +229,7 @@ class Model(nn.Module):
         # And how far an answer is.
         self.order, self.field = nn.Linear(width, 2 * ORDERS), nn.Linear(width, FIELDS)
         self.codes = nn.ModuleList(nn.Linear(width // TEXT["num_attention_heads"], len(NOUNS) + len(COLOUR_NAMES) + ORDERS) for _ in MATCHES)
-        self.told = nn.Linear(width, 20)
+        self.told = nn.Linear(width, 20 + TIMES)
         self.since, self.turns = nn.Linear(width, UNITS), nn.Linear(width, 8)
         # And what the question was about.
         self.asked = nn.Linear(width, 1 + len(NOUNS) + 1 + len(COLOUR_NAMES))
@@ -320,13 +320,8 @@ class Model(nn.Module):
                 more["order"] = self.order_loss(batch, looking["hidden"])
                 more["asked"] = self.asked_loss(batch, looking["hidden"])
                 more["pick"] = self.pick_loss(batch, looking[PICKING_LAYER]) * 0.5
-                value = torch.from_numpy(batch.look_value)
-                some = torch.nonzero(value >= 0).flatten()
-                if len(some):
-                    # What has been fetched is a whole coordinate, whichever digit comes next.
-                    picked = looking["picked"].flatten(0, 1)[torch.from_numpy(batch.look_from)[some] - 1]
-                    due = torch.stack([value[some] // 100, value[some] // 10 % 10], -1).flatten()
-                    more["told"] = F.cross_entropy(self.told(picked).view(-1, 10), due) * 0.6
+                if (batch.look_value >= 0).any():
+                    more["told"] = self.told_loss(batch, looking["picked"])
                 for i, ahead in LOOKS.items():
                     more[f"look{i}"] = self.look_loss(batch, looking[i], ahead) * 0.5
             if len(batch.seen_from):
@@ -386,6 +381,16 @@ class Model(nn.Module):
             held = attention.gather(1, cells).masked_fill(~at, -torch.inf).logsumexp(-1)
             loss = loss - torch.where(pick[some, i], held, 0.4 * attention[:, 0]).mean()
         return loss
+
+    def told_loss(self, batch, picked):
+        """How well a coordinate or a time is known as a whole once it has been fetched, whichever digit comes next."""
+        value = torch.from_numpy(batch.look_value)
+        some = torch.nonzero(value >= 0).flatten()
+        logits = self.told(picked.flatten(0, 1)[torch.from_numpy(batch.look_from)[some] - 1])
+        if batch.kind == "clip":
+            return F.cross_entropy(logits[:, 20:], value[some].clamp(max=TIMES - 1)) * 0.6
+        due = torch.stack([value[some] // 100, value[some] // 10 % 10], -1).flatten()
+        return F.cross_entropy(logits[:, :20].reshape(-1, 10), due) * 0.6
 
     def counting(self, batch, qk, head, start, row_cells, at):
         """How far a head's attention from some places is from counting: to each patch as much as `at` (k, cells) says, and

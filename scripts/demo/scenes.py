@@ -585,7 +585,7 @@ def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
         things, boxes = [], []
         seconds = n_frames / fps
         step = max(1, round(fps / 2))
-        for _ in range(rng.choices([1, 2], [70, 30])[0]):
+        for _ in range(rng.choices([1, 2], [85, 15])[0]):
             for _ in range(20):
                 noun, colour, mask, side = sprite(rng.uniform(0.2, 0.34))
                 x, y = rng.randint(2, max(2, width - side - 2)), rng.randint(2, max(2, height - side - 2))
