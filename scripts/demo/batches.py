@@ -294,7 +294,7 @@ class Maker:
         if kind == "crowd":
             return scenes.crowd(self.rng, width, height)
         # More things than are asked about, so that counting them is learned well.
-        if self.rng.random() < 0.6:
+        if self.rng.random() < 0.45:
             return scenes.shapes(self.rng, width, height, self.rng.randint(1, 7))
         return scenes.words(self.rng, width, height, self.rng.randint(1, 4))
 

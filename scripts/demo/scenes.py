@@ -437,7 +437,7 @@ def words(rng, width: int, height: int, count: int | None = None) -> Scene:
 
 def crowd(rng, width: int, height: int) -> Scene:
     """As many words and shapes as find room: nothing is asked about it, but each of its patches teaches seeing."""
-    paper = rng.random() < 0.5
+    paper = rng.random() < 0.7
     if paper:
         canvas, inks, cluttered = draw_paper(rng, width, height)
         ground = canvas[0, 0]
@@ -559,7 +559,7 @@ def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
         _paint(frames[i], mask, x, y, shade)
         per_frame[i].append(Thing(noun, colour, _box_of(mask, x, y), key=key, unit=i // 2))
 
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         noun, colour, mask, side = sprite(rng.uniform(0.2, 0.36))
         shade = _shade(rng, colour)
         motion = rng.choice([*MOTIONS, *MOTIONS, "not"])
