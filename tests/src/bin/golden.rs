@@ -25,15 +25,14 @@ fn main() -> ExitCode {
     let Arguments { dir, rewritten } = Arguments::parse();
     let folder = dir.map_or_else(Folder::own, Folder::new);
     if !rewritten.is_empty() {
-        let shown = rewritten
-            .iter()
-            .map(|other| print(&folder, &other.display().to_string(), Narrowed::Rewritten(other)));
-        let rewritten_shown = shown.fold(true, |all, shown| all && shown);
-        return if narrow_weights(&folder) && rewritten_shown {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        };
+        let mut shown = narrow_weights(&folder);
+        for format in [WeightFormat::Int8, WeightFormat::Int4] {
+            shown &= print(&folder, &format!("rounded-{format}"), Narrowed::Rounded(format));
+        }
+        for other in &rewritten {
+            shown &= print(&folder, &other.display().to_string(), Narrowed::Rewritten(other));
+        }
+        return if shown { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let (mut compared, mut broken) = (0, 0);
     match compare_all(&folder) {

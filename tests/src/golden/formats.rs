@@ -1,11 +1,16 @@
 //! How far the logits move when weights are held in narrower types: the golden conversations, with the golden tokens
 //! forced, through the same checkpoint in each format.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs, path::Path, sync::Arc};
 
 use ocellus_engine::{Formats, Model, WeightFormat};
-use ocellus_kernels::Device;
+use ocellus_kernels::{
+    DType, Device, HostBytes, HostMatrix, embedding,
+    linear::{Format, Order, Weight},
+};
 use ocellus_weights::Source;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use tempfile::TempDir;
 
 use super::{
     Folder,
@@ -74,6 +79,8 @@ impl fmt::Display for Divergence {
 pub enum Narrowed<'a> {
     /// The same checkpoint, its weights packed in a format.
     Packed(WeightFormat),
+    /// The same checkpoint in f32, its decoder's matrices rounded to what a format can hold.
+    Rounded(WeightFormat),
     /// A checkpoint of the same name in this folder, in f32: what another quantizer has left of the weights.
     Rewritten(&'a Path),
 }
@@ -90,9 +97,8 @@ pub fn divergence(folder: &Folder, narrowed: Narrowed<'_>) -> anyhow::Result<Div
         let golden = ModelGolden::read(folder, &name)?;
         let narrow = match narrowed {
             Narrowed::Packed(format) => golden.open_as(Formats { decoder: format, tower: None })?,
-            Narrowed::Rewritten(other) => {
-                Model::load(&Source::folder(other.join(&name)), &Device::cpu(), &|_| {})?
-            }
+            Narrowed::Rounded(format) => load(rounded(golden.checkpoint(), format.layers())?.path())?,
+            Narrowed::Rewritten(other) => load(&other.join(&name))?,
         };
         let exact = golden.open()?;
         for case in golden.cases() {
@@ -105,6 +111,54 @@ pub fn divergence(folder: &Folder, narrowed: Narrowed<'_>) -> anyhow::Result<Div
         }
     }
     Ok(divergence)
+}
+
+fn load(checkpoint: &Path) -> anyhow::Result<Model> {
+    Ok(Model::load(&Source::folder(checkpoint), &Device::cpu(), &|_| {})?)
+}
+
+/// A copy of a checkpoint in which each matrix of a decoder's layer is, in f32, what `format` leaves of it.
+fn rounded(checkpoint: &Path, format: Format) -> anyhow::Result<TempDir> {
+    let copy = TempDir::new()?;
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for entry in fs::read_dir(checkpoint)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            // The copy has one file, which needs no index.
+            if !name.to_string_lossy().ends_with(".index.json") {
+                fs::copy(&path, copy.path().join(name))?;
+            }
+            continue;
+        }
+        let bytes = fs::read(&path)?;
+        for (name, view) in SafeTensors::deserialize(&bytes)?.tensors() {
+            let (shape, data) = (view.shape().to_vec(), view.data().to_vec());
+            tensors.push(match *shape {
+                [rows, cols] if name.contains(".layers.") => {
+                    let dtype = match view.dtype() {
+                        Dtype::BF16 => DType::BF16,
+                        Dtype::F32 => DType::F32,
+                        other => {
+                            anyhow::bail!("{}: {name} is {other:?}, expected BF16 or F32", path.display())
+                        }
+                    };
+                    let matrix = HostMatrix::new(HostBytes::new(Arc::new(data)), dtype, rows, cols)?;
+                    let weight = Weight::new(vec![matrix], Order::Stacked, format, &Device::cpu())?;
+                    let ids: Vec<u32> = (0..u32::try_from(rows)?).collect();
+                    let values = embedding::forward(&weight, &ids)?.to_f32_vec()?;
+                    (name, Dtype::F32, shape, values.into_iter().flat_map(f32::to_le_bytes).collect())
+                }
+                _ => (name, view.dtype(), shape, data),
+            });
+        }
+    }
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(name, dtype, shape, data)| Ok((name, TensorView::new(*dtype, shape.clone(), data)?)))
+        .collect::<Result<_, safetensors::SafeTensorError>>()?;
+    fs::write(copy.path().join("model.safetensors"), safetensors::serialize(views, None)?)?;
+    Ok(copy)
 }
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {
