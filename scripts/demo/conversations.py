@@ -343,10 +343,10 @@ def unknown(rng, scene=None):
 # How often a task is drawn where its scene allows it.
 TASKS = {
     "describe": (describe, 0.8),
-    "counting": (counting, 1.6),
+    "counting": (counting, 2.2),
     "colour": (colour, 0.5),
     "relation": (relation, 0.5),
-    "boxes": (boxes, 1.0),
+    "boxes": (boxes, 0.8),
     "points": (points, 0.25),
     "reading": (reading, 1.5),
     "spotting": (spotting, 0.35),

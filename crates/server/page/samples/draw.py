@@ -1,59 +1,55 @@
 #!/usr/bin/env python3
-"""Draws the examples' pictures, because pictures of our own have no licence to carry.
+"""Draws the examples' pictures, because pictures of our own have no licence to carry: scenes of the kind that the demo
+model was trained on, and has never seen, and a receipt for larger models.
 
     crates/server/page/samples/draw.py
 
-Needs Pillow. It writes beside itself; the same version draws the same pictures.
+Needs what scripts/demo/requirements.txt names. It writes beside itself; the same versions draw the same pictures.
 """
 
+import random
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "scripts"))
+from demo import scenes
 
 
-def canvas(width, height, ground):
-    """A picture and its pen; drawn twice as large, so that edges come out smooth."""
-    picture = Image.new("RGB", (2 * width, 2 * height), ground)
-    return picture, ImageDraw.Draw(picture)
+def first(draw, size, fits, *more):
+    """The first scene of those that seeds from 0 on draw which fits."""
+    seed = 0
+    while True:
+        scene = draw(random.Random(f"page {seed}"), *size, *more)
+        if fits(scene):
+            return scene
+        seed += 1
 
 
-def save(picture, name):
-    picture = picture.resize((picture.width // 2, picture.height // 2), Image.LANCZOS)
-    picture.save(HERE / name, optimize=True)
+def save(name, pixels):
+    Image.fromarray(pixels).save(HERE / name, optimize=True)
 
 
-def shapes():
-    picture, pen = canvas(224, 168, "#f4f1ea")
-    pen.ellipse((48, 60, 168, 180), fill="#d8342c")
-    pen.rectangle((272, 40, 392, 160), fill="#2458c5")
-    pen.polygon([(150, 308), (230, 188), (310, 308)], fill="#2d9a4b")
-    save(picture, "shapes.png")
+def all_differ(scene):
+    """No noun and no colour twice."""
+    n = len(scene.things)
+    return len({thing.noun for thing in scene.things}) == n and len({thing.colour for thing in scene.things}) == n
 
 
-def cluttered():
-    picture, pen = canvas(336, 224, "#cfd8dc")
-    for step in range(0, 672, 28):
-        pen.line((step, 0, 672 - step, 448), fill="#b3c0c6", width=3)
-    for place in [(90, 90), (420, 60), (250, 270), (540, 300)]:
-        x, y = place
-        pen.ellipse((x, y, x + 92, y + 92), fill="#e9a21b")
-    pen.rectangle((60, 280, 170, 390), fill="#7b3fa0")
-    pen.rectangle((330, 150, 420, 240), fill="#2458c5")
-    save(picture, "cluttered.png")
+def stars(scene):
+    """Two stars among four things on a cluttered ground."""
+    return scene.cluttered and len(scene.things) == 4 and [thing.noun for thing in scene.things].count("star") == 2
 
 
-def moved():
-    picture, pen = canvas(224, 168, "#f4f1ea")
-    pen.ellipse((48, 60, 168, 180), fill="#d8342c")
-    pen.rectangle((272, 180, 392, 300), fill="#2458c5")
-    save(picture, "moved.png")
+def boat(colour):
+    return lambda scene: not scene.cluttered and scene.things[0].name == f"{colour} boat"
 
 
 def receipt():
-    picture, pen = canvas(224, 308, "#ffffff")
-    font = ImageFont.load_default(size=30)
+    picture = Image.new("RGB", (448, 616), "#ffffff")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=30)
     lines = ["GREEN CAFE", "2026-05-14", "", "COFFEE      3.20", "BREAD       2.50", "TEA         1.80", "", "TOTAL       7.50"]
     for number, line in enumerate(lines):
         left, _, right = line.partition("  ")
@@ -62,23 +58,25 @@ def receipt():
             value = right.strip()
             pen.text((412 - pen.textlength(value, font=font), 44 + 66 * number), value, font=font, fill="#222222")
     pen.line((36, 486, 412, 486), fill="#222222", width=3)
-    save(picture, "receipt.png")
+    # Drawn twice as large, so that edges come out smooth.
+    picture.resize((224, 308), Image.LANCZOS).save(HERE / "receipt.png", optimize=True)
 
 
-def words():
-    picture, pen = canvas(280, 112, "#24434a")
-    pen.text((56, 60), "OPEN 24", font=ImageFont.load_default(size=104), fill="#f4f1ea")
-    save(picture, "words.png")
-
-
-def clip():
-    for frame in range(8):
-        picture, pen = canvas(168, 112, "#f4f1ea")
-        x = 20 + 32 * frame
-        pen.ellipse((x, 72, x + 76, 148), fill="#d8342c")
-        save(picture, f"clip-{frame}.png")
+def main():
+    plain = first(scenes.shapes, (224, 168), lambda scene: not scene.cluttered and len(scene.things) == 3 and all_differ(scene), 3)
+    save("shapes.png", plain.frames[0])
+    print("shapes.png:", ", ".join(thing.name for thing in plain.things))
+    save("cluttered.png", first(scenes.shapes, (280, 224), stars, 4).frames[0])
+    save("words.png", first(scenes.words, (252, 140), lambda scene: len(scene.things) == 2, 2).frames[0])
+    receipt()
+    for name, colour in (("first.png", "red"), ("second.png", "blue")):
+        save(name, first(scenes.shapes, (140, 140), boat(colour), 1).frames[0])
+    moving = first(scenes.clip, (140, 140), lambda scene: scene.motion == "to the right" and scene.fps == 2 and not scene.cluttered)
+    appearing = first(scenes.clip, (140, 140), lambda scene: len(scene.events) == 1 and scene.events[0][0] > 0 and scene.fps == 2)
+    for name, clip in (("moving", moving), ("appearing", appearing)):
+        for i, frame in enumerate(clip.frames):
+            save(f"{name}-{i}.png", frame)
 
 
 if __name__ == "__main__":
-    for draw in [shapes, cluttered, moved, receipt, words, clip]:
-        draw()
+    main()
