@@ -23,6 +23,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from demo import losses
 from demo import tokens as tokenizer_files
 from demo.batches import DENSE, Maker
 from demo.model import HELPERS, Model
@@ -72,7 +73,7 @@ def assist(queue, names, shared, gradients, state, nice: int) -> None:
                 own[name].copy_(shared[name])
         for p in own.values():
             p.grad = None
-        model.loss(batch)[0].backward()
+        losses.total(model, batch)[0].backward()
         while state[0] == 1:
             time.sleep(0.005)
         for name in names:
@@ -88,10 +89,10 @@ def assist(queue, names, shared, gradients, state, nice: int) -> None:
 @torch.no_grad()
 def score(model, batches) -> str:
     """Rounds whose every token is the likeliest one, given those before, by task; and the mean loss."""
-    right, asked, losses = {}, {}, []
+    right, asked, found = {}, {}, []
     for batch in batches:
-        _, parts, (at, chosen, wanted) = model.loss(batch)
-        losses.append(float(parts["text"]))
+        _, parts, (at, chosen, wanted) = losses.total(model, batch)
+        found.append(float(parts["text"]))
         same = torch.ones(batch.ids.size, dtype=torch.bool)
         same[at] = chosen == wanted
         same = same.view(batch.ids.shape)
@@ -99,7 +100,7 @@ def score(model, batches) -> str:
             asked[task] = asked.get(task, 0) + 1
             right[task] = right.get(task, 0) + int(same[row, first:end].all())
     said = " ".join(f"{task} {100 * right[task] / asked[task]:.0f}" for task in sorted(asked))
-    return f"loss {sum(losses) / len(losses):.3f} | {said}"
+    return f"loss {sum(found) / len(found):.3f} | {said}"
 
 
 def train(arguments) -> None:
@@ -160,7 +161,7 @@ def train(arguments) -> None:
         rate = arguments.rate * warm
         if arguments.cool and end:
             rate *= max(0.0, min(1.0, (end - time.time()) / (end - started)))
-        total, parts, _ = model.loss(batch)
+        total, parts, _ = losses.total(model, batch)
         for p in model.parameters():
             p.grad = None
         total.backward()
