@@ -18,8 +18,8 @@ use crate::{
 pub(crate) struct ModelArguments {
     /// Folder with a checkpoint in the official layout (config.json, tokenizer.json, *.safetensors), or a repository as
     /// owner/name or owner/name@revision, or a hosted model's name such as qwen2.5-vl-3b-instruct; what is not in the
-    /// cache is fetched once. Without it, the tiny built-in model answers: trained on simple shapes and large printed words,
-    /// wrong often, but nothing to download.
+    /// cache is fetched once. Without it, the tiny built-in model answers: it knows simple shapes and large printed words
+    /// alone, but there is nothing to download.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Where to compute.
