@@ -60,9 +60,11 @@ fn main() -> ExitCode {
 
 /// Prints what each of our formats does. False when one couldn't be measured.
 fn narrow_weights(folder: &Folder) -> bool {
-    [WeightFormat::Bf16, WeightFormat::Int8, WeightFormat::Int4]
-        .into_iter()
-        .fold(true, |all, format| print(folder, &format.to_string(), Narrowed::Packed(format)) && all)
+    let mut shown = true;
+    for format in [WeightFormat::Bf16, WeightFormat::Int8, WeightFormat::Int4] {
+        shown &= print(folder, &format.to_string(), Narrowed::Packed(format));
+    }
+    shown
 }
 
 fn print(folder: &Folder, name: &str, narrowed: Narrowed<'_>) -> bool {
