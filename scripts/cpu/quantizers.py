@@ -3,7 +3,7 @@
     python quantizers.py LIBRARY FOLDER OUT Q8_0|Q4_0|Q4_K
 
 LIBRARY is libggml-base. A matrix is quantized as one long row, so that blocks of 256 fit one of any width. What is not a
-matrix of a decoder layer is copied, and so is the head, which Ocellus leaves as it is where it is tied to the embedding.
+matrix of a layer, the table of embeddings and the head too, is copied: the layers alone are compared.
 """
 
 import ctypes
@@ -83,7 +83,7 @@ def main():
             header[name] = {"dtype": "F32", "shape": tensor["shape"], "data_offsets": [len(data), len(data) + values.nbytes]}
             data += values.tobytes()
     if not changed:
-        sys.exit(f"{folder} has no matrix of a decoder layer")
+        sys.exit(f"{folder} has no matrix of a layer")
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     (out / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)

@@ -377,7 +377,7 @@ def rounds(rng: random.Random, scene: Scene, n: int) -> list[tuple[str, str, str
         del left["describe"]
     if rng.random() > 0.12:
         del left["unknown"]
-    found, asked = [], set()
+    found, answers = [], set()
     while left and len(found) < n:
         name = rng.choices(list(left), [TASKS[name][1] for name in left])[0]
         said = TASKS[name][0](rng, scene)
@@ -385,7 +385,7 @@ def rounds(rng: random.Random, scene: Scene, n: int) -> list[tuple[str, str, str
         if said is None or left[name] == 0:
             del left[name]
         # The answer says what was meant, however it was asked.
-        if said is not None and said[1] not in asked:
-            asked.add(said[1])
+        if said is not None and said[1] not in answers:
+            answers.add(said[1])
             found.append((name, *said))
     return found

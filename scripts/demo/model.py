@@ -33,7 +33,7 @@ PROBED_LAYER = 3
 # what was just said, by what it is called, then from there to what is said next.
 LOOKS = {2: 0, 3: 1, 4: 1}
 # The layer and the heads that count for each patch that stands for a thing how many stand before it, and how many of these
-# have its noun.
+# have its noun; and for each patch of a word how many of its characters lie to the left.
 RANKING_LAYER, RANKING_HEADS = 1, (0, 3, 1)
 # The layer and the heads that are taught to fetch one of a patch's edges or characters each, and else to rest at the first
 # token. Two share their keys and values.
@@ -274,7 +274,8 @@ class Model(nn.Module):
     def forward(self, frames, grid, ids, positions, places, n_layers=None):
         """Through the first `n_layers` of the decoder, or all. Returns the hidden states before the head (b, l, width), the
         tower's output (u, c, width), the probed layer's picture tokens (u * c, width), and by layer the queries and keys
-        (b, heads, l, head) of those that look or count, with the probed layer's hidden states under "hidden"."""
+        (b, heads, l, head) of those that look or count; under "hidden" the probed layer's hidden states, under "fetched" the
+        picture tokens that the picking layer reads, and under "picked" that layer's hidden states."""
         b, n = ids.shape
         x = self.embed(ids)
         seen = None

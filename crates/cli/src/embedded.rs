@@ -1,6 +1,7 @@
 //! The checkpoints that are part of the binary. The demo model is a tiny one, trained by `scripts/train-demo.py` on
-//! simple shapes, printed words and short clips: `ocellus serve` shows what it is for on a machine without any model. The nano model has random weights, and each number of its answers depends on every part of the engine:
-//! devices are tested with it.
+//! simple shapes, printed words and short clips: `ocellus serve` shows what it is for on a machine without any model.
+//! The nano model has random weights, and each number of its answers depends on every part of the engine: devices are
+//! tested with it.
 
 use ocellus_engine::Source;
 

@@ -117,7 +117,7 @@ fn load(checkpoint: &Path) -> anyhow::Result<Model> {
     Ok(Model::load(&Source::folder(checkpoint), &Device::cpu(), &|_| {})?)
 }
 
-/// A copy of a checkpoint in which each matrix of a decoder's layer is, in f32, what `format` leaves of it.
+/// A copy of a checkpoint in which each matrix of a layer of the decoder is, in f32, what `format` leaves of it.
 fn rounded(checkpoint: &Path, format: Format) -> anyhow::Result<TempDir> {
     let copy = TempDir::new()?;
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
