@@ -20,6 +20,16 @@ class Counted(list):
     """The things that a number counts."""
 
 
+class Compared(list):
+    """The two things whose places a word compares, and by which edges: the left and the right, or the upper and the lower."""
+
+    across = True
+
+
+class Following(list):
+    """What is named next, where it is not named yet: who says that there is a next one must have seen it."""
+
+
 class Marked(str):
     """An answer that knows which of its characters are about which things: `marks` are (first, end, things)."""
 
@@ -55,7 +65,12 @@ def article(name: str) -> str:
 
 
 def listing(names: list) -> Marked:
-    return marked(names[0]) if len(names) == 1 else marked(joined(", ", names[:-1]), " and ", names[-1])
+    """Names, the last one after "and"."""
+    pieces = [names[0]]
+    for i, name in enumerate(names[1:], 2):
+        between = " and " if i == len(names) else ", "
+        pieces += [(between, Following([name[1]])) if isinstance(name, tuple) else between, name]
+    return marked(*pieces)
 
 
 def describe(rng, scene: Scene):
@@ -77,10 +92,10 @@ def describe(rng, scene: Scene):
     return question, marked(listing(names), f" on a {ground} ground.")
 
 
-def counting(rng, scene: Scene):
+def counting(rng, scene: Scene, pick: float | None = None):
     if scene.kind != "shapes":
         return None
-    pick = rng.random()
+    pick = rng.random() if pick is None else pick
     if pick < 0.25:
         one = rng.choice(["thing", "object"])
         what, n = one + "s", len(scene.things)
@@ -129,25 +144,14 @@ def relation(rng, scene: Scene):
         return None
     a, b = rng.sample(things, 2)
     (ax, ay), (bx, by) = a.centre, b.centre
-    if rng.random() < 0.5:
-        # Between two things one axis may be too close to call.
-        axis = "x" if abs(ax - bx) / scene.size[0] > abs(ay - by) / scene.size[1] else "y"
-        first = (ax < bx) if axis == "x" else (ay < by)
-        words = ("left of", "right of") if axis == "x" else ("above", "below")
-        asked = rng.randint(0, 1)
-        right = first == (asked == 0)
-        truth = words[0] if first else words[1]
-        question = f"Is the {a.name} {words[asked]} the {b.name}?"
-        return question, f"{'Yes' if right else 'No'}, the {a.name} is {truth} the {b.name}."
-    order = sorted(scene.things, key=lambda thing: thing.centre[0])
-    i = order.index(a)
-    to_left = rng.random() < 0.5
-    j = i - 1 if to_left else i + 1
-    side = "left" if to_left else "right"
-    question = f"What is to the {side} of the {a.name}?"
-    if not 0 <= j < len(order):
-        return question, f"Nothing is to the {side} of the {a.name}."
-    return question, marked((article(order[j].name).capitalize(), order[j]), f" is to the {side} of the {a.name}.")
+    both = Compared([a, b])
+    # Between two things one axis may be too close to call.
+    both.across = abs(ax - bx) / scene.size[0] > abs(ay - by) / scene.size[1]
+    first = (ax < bx) if both.across else (ay < by)
+    words = ("left of", "right of") if both.across else ("above", "below")
+    truth = words[0] if first else words[1]
+    question = f"Is the {a.name} {words[rng.randint(0, 1)]} the {b.name}?"
+    return question, marked("The ", (a.name, a), " is ", (truth, both), " the ", (b.name, b), ".")
 
 
 def _asked(rng, scene: Scene) -> tuple[str, list[Thing]]:
@@ -174,10 +178,11 @@ def boxes_json(things, label=lambda thing: thing.name, key="label") -> str:
     if not things:
         return "[]"
     rows = []
-    for thing in things:
-        box = ", ".join(map(str, thing.box))
-        rows.append(marked((f'\t{{"bbox_2d": [{box}], "{key}": "', thing), (label(thing), thing), ('"}', thing)))
-    return marked("[\n", joined(",\n", rows), "\n]")
+    for thing, following in zip(things, [*things[1:], None]):
+        box = ", ".join(map(str, thing.told or thing.box))
+        rows.append(marked((f'\t{{"bbox_2d": [{box}], "{key}": "', thing), (label(thing), thing)))
+        rows.append(('"},\n', Following([following])) if following else '"}\n]')
+    return marked("[\n", *rows)
 
 
 def boxes(rng, scene: Scene):
@@ -343,13 +348,13 @@ def unknown(rng, scene=None):
 # How often a task is drawn where its scene allows it.
 TASKS = {
     "describe": (describe, 0.8),
-    "counting": (counting, 2.2),
-    "colour": (colour, 0.5),
+    "counting": (counting, 1.4),
+    "colour": (colour, 0.3),
     "relation": (relation, 0.5),
-    "boxes": (boxes, 0.8),
+    "boxes": (boxes, 1.2),
     "points": (points, 0.25),
     "reading": (reading, 1.5),
-    "spotting": (spotting, 0.35),
+    "spotting": (spotting, 0.1),
     "receipt": (receipt_fields, 1.5),
     "html": (page_html, 1.2),
     "motion": (motion, 1.0),
@@ -368,6 +373,16 @@ def asked(question: str) -> tuple[int, int]:
 
 # How often a task may be asked of one scene; the rest once.
 OFTEN = {"counting": 3, "colour": 2, "relation": 2}
+
+
+def counts(rng: random.Random, scene: Scene, n: int) -> list[tuple[str, str, str]]:
+    """Up to `n` rounds of counting, mostly of nouns and colours, no answer twice."""
+    found = {}
+    for _ in range(3 * n):
+        question, answer = counting(rng, scene, rng.choice([0.1, 0.5, 0.5, 0.9, 0.9]))
+        if len(found) < n:
+            found.setdefault(answer, ("counting", question, answer))
+    return list(found.values())
 
 
 def rounds(rng: random.Random, scene: Scene, n: int) -> list[tuple[str, str, str]]:

@@ -15,17 +15,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from demo.batches import CHARACTERS, COLOUR_NAMES, COUNTING_REST, DENSE, FACT_CLASSES, FACTS, N_NOUNS, ORDERS, SLOTS
+from demo.batches import DENSE
 from demo.model import (
-    COUNTING_HEAD, COUNTING_LAYER, LOOKS, MATCHES, PHASE, PICKING_HEADS, PICKING_LAYER, RANKING_HEADS, RANKING_LAYER,
+    BEGINNING_HEAD, BEGINNING_LAYER, COUNTING, LOOKS, MATCHES, PHASE, PICKING_HEADS, PICKING_LAYER, RANKING_HEADS, RANKING_LAYER,
     SEEING_HEAD, TEXT, TIMES, UNITS,
 )  # fmt: skip
 from demo.scenes import NOUNS
+from demo.targets import CHARACTERS, COLOUR_NAMES, COUNTING_REST, FACT_CLASSES, FACTS, N_NOUNS, ORDERS, SLOTS
 
 
 def total(model, batch):
     """The whole loss, its parts for the log, and the choices (targets) of the learned places."""
     t = {k: torch.from_numpy(getattr(batch, k)) for k in ("frames", "ids", "positions", "places", "targets")}
+    if batch.kind == "crowd":
+        seen = model.vision(t["frames"], batch.grid)
+        parts = dense_loss(model, batch, seen)
+        return sum(parts.values()), {k: v.detach() for k, v in parts.items()}, None
     if batch.kind in DENSE:
         # Nothing is asked: only what lies under each patch is learned, which costs a quarter of a conversation.
         _, seen, known, looking = model(t["frames"], batch.grid, t["ids"], t["positions"], t["places"], PICKING_LAYER)
@@ -51,13 +56,15 @@ def total(model, batch):
             if (batch.look_value >= 0).any():
                 more["told"] = told_loss(model, batch, looking["picked"])
             for i, ahead in LOOKS.items():
-                more[f"look{i}"] = look_loss(batch, looking[i], ahead) * 0.5
+                where, some = batch.look_first if i == 3 else batch.look_at, batch.look_said if ahead == 0 else batch.look_from >= 0
+                more[f"look{i}"] = look_loss(batch, looking[i], ahead, where, some) * 0.5
         if len(batch.seen_from):
             more["seen"] = seen_loss(model, batch, looking)
-        if len(batch.look_from) and batch.kind == "shapes":
+            more["begun"] = begun_loss(model, batch, looking, known)
+        if len(batch.look_from) and (batch.kind == "shapes" or len(batch.seen_from)):
             more["code"] = code_loss(model, batch, looking, asking=True)
         if len(batch.count_from):
-            more["sum"] = count_loss(batch, looking[COUNTING_LAYER])
+            more["sum"] = sum(count_loss(batch, looking[layer], head) for layer, head in COUNTING) * 0.5
         whole = whole + sum(more.values())
         parts.update({k: v.detach() for k, v in more.items()})
     return whole, parts, (at, logits.detach().argmax(-1), flat[at])
@@ -67,16 +74,17 @@ def attend(qk, head, start, n):
     """Logarithms of a head's attention from some places, flat: (k, l), and their rows."""
     h, kv = TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
     row, at = start // n, start % n
-    scores = torch.einsum("kd,knd->kn", qk[row, head, at], qk[row, h + head // (h // kv)]) / math.sqrt(qk.shape[-1])
+    # All scores are fewer numbers than the keys of each row would be.
+    scores = (qk[:, head] @ qk[:, h + head // (h // kv)].transpose(1, 2))[row, at] / math.sqrt(qk.shape[-1])
     return scores.masked_fill(torch.arange(n)[None] > at[:, None], -torch.inf).log_softmax(-1), row
 
 
-def look_loss(batch, qk, ahead):
-    """How little the first head attends to the patches that a token, or the one so far ahead, is about."""
-    n = qk.shape[2]
-    attention, row = attend(qk, 0, torch.from_numpy(batch.look_from) - ahead, n)
+def look_loss(batch, qk, ahead, at, some):
+    """How little the first head attends to the patches (k, cells) that a token, or the one so far ahead, is about, of `some`."""
+    n, at = qk.shape[2], at[some]
+    attention, row = attend(qk, 0, torch.from_numpy(batch.look_from[some]) - ahead, n)
     cells = torch.from_numpy(batch.places).view(len(qk), -1)[row] % n
-    seen = attention.gather(1, cells).masked_fill(~torch.from_numpy(batch.look_at), -torch.inf)
+    seen = attention.gather(1, cells).masked_fill(~torch.from_numpy(at), -torch.inf)
     return -seen.logsumexp(-1).mean()
 
 
@@ -95,7 +103,7 @@ def asked_loss(model, batch, hidden):
     """How well the lower layers know, wherever an answer is about something, what was asked about."""
     before = torch.from_numpy(np.concatenate([batch.look_from, batch.count_from])) - 1
     logits = model.asked(hidden.flatten(0, 1)[before]).split([1 + len(NOUNS), 1 + len(COLOUR_NAMES)], -1)
-    due = torch.from_numpy(batch.look_asked)
+    due = torch.from_numpy(np.concatenate([batch.look_asked, batch.count_asked]))
     some = [(one, of) for one, of in zip(logits, due.T) if (of >= 0).any()]
     return sum(F.cross_entropy(one, of, ignore_index=-1) for one, of in some) * 0.3
 
@@ -107,11 +115,11 @@ def pick_loss(batch, qk):
     some = torch.nonzero(pick.any(-1)).flatten()
     if not len(some):
         return qk.sum() * 0
-    start, at = torch.from_numpy(batch.look_from)[some] - 1, torch.from_numpy(batch.look_at)[some]
+    start, at = torch.from_numpy(batch.look_from)[some] - 1, torch.from_numpy(batch.pick_at)[some]
     cells, loss = torch.from_numpy(batch.places).view(len(qk), -1)[start // n] % n, 0.0
     for i, head in enumerate(PICKING_HEADS):
         attention, _ = attend(qk, head, start, n)
-        held = attention.gather(1, cells).masked_fill(~at, -torch.inf).logsumexp(-1)
+        held = attention.gather(1, cells).masked_fill(~at[:, i], -torch.inf).logsumexp(-1)
         loss = loss - torch.where(pick[some, i], held, 0.4 * attention[:, 0]).mean()
     return loss
 
@@ -136,14 +144,17 @@ def counting(qk, head, start, row_cells, at):
     seen = attention.gather(1, row_cells).masked_fill(at == 0, 0) * at
     rest = COUNTING_REST / total
     least = rest * rest.log() + torch.special.xlogy(at, at / total[:, None]).sum(-1) / total
-    return (least - (seen.sum(-1) + COUNTING_REST * attention[:, 0]) / total).mean()
+    apart = (least - (seen.sum(-1) + COUNTING_REST * attention[:, 0]) / total).mean()
+    # What the first token gets says how many there are: by so many it is out.
+    out = (attention[:, 0] - rest.log()) * total
+    return apart + 0.6 * F.smooth_l1_loss(out, torch.zeros_like(out), beta=0.3)
 
 
-def count_loss(batch, qk):
-    """How far the counting head is from its due."""
+def count_loss(batch, qk, head):
+    """How far a counting head is from its due."""
     n, start = qk.shape[2], torch.from_numpy(batch.count_from)
     cells = torch.from_numpy(batch.places).view(len(qk), -1)[start // n] % n
-    return counting(qk, COUNTING_HEAD, start, cells, torch.from_numpy(batch.count_at).float())
+    return counting(qk, head, start, cells, torch.from_numpy(batch.count_at).float())
 
 
 def rank_loss(model, batch, known, qk):
@@ -171,15 +182,30 @@ def seen_loss(model, batch, looking):
     return (counting(qk, SEEING_HEAD, start, cells, at) + told) * 0.4
 
 
+def begun_loss(model, batch, looking, known):
+    """How far a head is from counting, where something comes in a clip, what came before, and how well the layers above know."""
+    qk, first = looking[BEGINNING_LAYER], torch.from_numpy(batch.begun_from)
+    places, at = torch.from_numpy(batch.places), torch.from_numpy(batch.begun_at).float()
+    start = places[first]
+    cells = places.view(len(qk), -1)[start // qk.shape[2]] % qk.shape[2]
+    told = F.cross_entropy(model.rank(known[first])[:, :ORDERS], at.sum(-1).long())
+    return (counting(qk, BEGINNING_HEAD, start, cells, at) + told) * 0.4
+
+
 def code_loss(model, batch, looking, asking):
     """How far what matching heads ask, and what they offer, is from one code of nouns, colours and ranks. `asking`: whether
     there are questions."""
     noun, colour = (torch.from_numpy(of).flatten() for of in (batch.noun, batch.colour))
     noun = torch.where(noun < N_NOUNS - 1, noun - 1, -1)
     rank = torch.full_like(noun, -1)
-    unit, cell = torch.from_numpy(batch.rank_from).unbind(-1)
-    at = unit * batch.noun.shape[1] + cell
-    rank[at] = torch.from_numpy(batch.rank_at)[..., 0].sum(1).long().clamp(max=ORDERS - 1)
+    clip = batch.kind == "clip"
+    if clip:
+        at = torch.from_numpy(batch.begun_from)
+        rank[at] = torch.from_numpy(batch.begun_at).sum(1)
+    else:
+        unit, cell = torch.from_numpy(batch.rank_from).unbind(-1)
+        at = unit * batch.noun.shape[1] + cell
+        rank[at] = torch.from_numpy(batch.rank_at)[..., 0].sum(1).long().clamp(max=ORDERS - 1)
     places = torch.from_numpy(batch.places)
     on = torch.nonzero(noun >= 0).flatten()
     at = at[noun[at] >= 0]
@@ -188,19 +214,25 @@ def code_loss(model, batch, looking, asking):
     offered = torch.stack([noun, colour, rank], -1)
     losses = []
     for (layer, head), code in zip(MATCHES, model.codes):
+        counts = (layer, head) in COUNTING
+        if clip and (layer == RANKING_LAYER or counts):
+            continue
         if layer == RANKING_LAYER:
             # Of a thing are asked those with its noun.
             start, due = places[at], torch.stack([noun[at], torch.full_like(at, -1), torch.full_like(at, -1)], -1)
         elif not asking:
             continue
         else:
-            asked = torch.from_numpy(batch.look_asked)
-            n, counting = len(batch.look_from), (layer, head) == (COUNTING_LAYER, COUNTING_HEAD)
-            start = torch.from_numpy(batch.count_from if counting else batch.look_from - 1)
-            asked = asked[n:] if counting else asked[:n]
-            order = torch.full_like(start, -1) if counting else torch.from_numpy(batch.look_order)[:, 0]
+            asked = torch.from_numpy(batch.count_asked if counts else batch.look_asked)
+            start = torch.from_numpy(batch.count_from if counts else batch.look_from - 1)
+            order = torch.full_like(start, -1) if counts else torch.from_numpy(batch.look_order)[:, 0]
             # Where something is asked for, another rank counts.
             due = torch.cat([asked - 1, torch.where((asked == 0).all(-1), order, -1)[:, None]], -1).clamp(min=-1)
+            if layer == PICKING_LAYER and not counts:
+                # What comes and goes is found by what it is, once it has been found where it comes; so is what is compared.
+                named = torch.from_numpy(batch.look_thing)[:, PICKING_HEADS.index(head) if head else 0]
+                named = torch.cat([named, torch.full_like(order, -1)[:, None]], -1)
+                due = torch.where(named[:, :1] >= 0, named, due)
         qk = looking[layer]
         n, groups = qk.shape[2], TEXT["num_attention_heads"] // TEXT["num_key_value_heads"]
         for which, where, of in ((head, start, due), (TEXT["num_attention_heads"] + head // groups, places[on], offered[on])):
@@ -238,7 +270,7 @@ def dense_loss(model, batch, seen):
     loss["turn"] = F.mse_loss(model.offset(seen.flatten(0, 1)[on]), torch.cat([turned.cos(), turned.sin()], -1)) * 0.5
     char = torch.from_numpy(batch.slots).flatten(0, 1)
     if (char >= 0).any():
-        loss["char"] = F.cross_entropy(torch.stack(slots, 1).flatten(0, 1), char.flatten(), ignore_index=-1) * 1.2
+        loss["char"] = F.cross_entropy(torch.stack(slots, 1).flatten(0, 1), char.flatten(), ignore_index=-1) * 2.5
     fact = torch.from_numpy(batch.facts).flatten(0, 1)
     if (fact >= 0).any():
         logits = facts.reshape(-1, FACT_CLASSES)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from demo.batches import CHARACTERS, COLOUR_NAMES, FACT_CLASSES, FACTS, N_NOUNS, ORDERS, SLOTS
 from demo.scenes import NOUNS
+from demo.targets import CHARACTERS, COLOUR_NAMES, FACT_CLASSES, FACTS, N_NOUNS, ORDERS, SLOTS
 from demo.tokens import FIELDS
 
 EPS = 1e-6
@@ -47,13 +47,20 @@ HELPERS = (
     "see.", "place.", "rank.", "index.", "order.", "field.", "phase.", "offset.", "when.", "asked.", "codes.", "since.", "turns.",
     "told.",
 )  # fmt: skip
-# The layer and the head that are taught to count, with the first token as that which is always there.
-COUNTING_LAYER, COUNTING_HEAD = 3, 3
+# The layers and heads that are taught to count, with the first token as that which is always there. Each is a little out;
+# together they are less.
+COUNTING = [(3, 3), (3, 1), (4, 3)]
 # The head of the ranking layer that counts in how many earlier units of a clip the same thing was seen.
 SEEING_HEAD, UNITS = 4, 8
 # The layers and heads that find things by what they are called, or by their rank: what such a head asks and what it offers
 # are taught to be one code, without which a match between them is not found for a long time.
-MATCHES = [(RANKING_LAYER, RANKING_HEADS[1]), (3, 0), (4, 0), (COUNTING_LAYER, COUNTING_HEAD)]
+MATCHES = [
+    (RANKING_LAYER, RANKING_HEADS[1]), (3, 0), (4, 0), COUNTING[0], *((PICKING_LAYER, head) for head in PICKING_HEADS),
+    *COUNTING[1:],
+]  # fmt: skip
+# The layer and the head that count, where something comes in a clip, what has come before it. The head of the next layer
+# that looks at what is told looks there, and the one above finds the rest by name.
+BEGINNING_LAYER, BEGINNING_HEAD = 2, 3
 
 
 @functools.cache
@@ -288,7 +295,7 @@ class Model(nn.Module):
         known, looking = None, {}
         for i, layer in enumerate(self.layers[:n_layers]):
             x, qk = layer(x, cos, sin)
-            if i in LOOKS or i in (COUNTING_LAYER, RANKING_LAYER):
+            if i in LOOKS or i == RANKING_LAYER:
                 looking[i] = qk
             if i == PICKING_LAYER:
                 looking["picked"] = x

@@ -52,9 +52,9 @@ class Thing:
     noun: str
     colour: str
     box: tuple[int, int, int, int]
-    # Printed words have what they say and where each character begins, from left to right, with the end.
+    # Printed words have what they say and where the middle of each character's ink is.
     text: str | None = None
-    edges: list[float] = field(default_factory=list)
+    middles: list[float] = field(default_factory=list)
     # Which of a clip's things it is; in which pair of frames, or which of two pictures, it is seen.
     key: int = 0
     unit: int = 0
@@ -62,6 +62,8 @@ class Thing:
     # second alone (1), or in the first alone (2).
     motion: int = -1
     presence: int = -1
+    # A box that an answer tells in place of the true one.
+    told: tuple[int, int, int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -72,14 +74,13 @@ class Thing:
         x1, y1, x2, y2 = self.box
         return (x1 + x2) / 2, (y1 + y2) / 2
 
-
     @property
     def cell(self) -> tuple[int, int]:
         """Row and column of the square of 28 pixels, a merged patch, that stands for the thing: a shape's middle, or a
         word's first character. Things are named in the order of these, as one reads."""
         x, y = self.centre
         if self.text is not None:
-            x = (self.edges[0] + self.edges[1]) / 2
+            x = self.middles[0]
         return max(0, int(y / 28)), max(0, int(x / 28))
 
 
@@ -321,18 +322,20 @@ def pick_size(rng, low: int = MIN_SIDE, high: int = MAX_SIDE, skew: float = 1.0)
             return width, height
 
 
-def shapes(rng, width: int, height: int, count: int | None = None) -> Scene:
-    """One to four shapes, or `count`, none over another."""
+def shapes(rng, width: int, height: int, count: int | None = None, alike: bool = False) -> Scene:
+    """One to four shapes, or `count`, none over another; of at most two nouns and two colours, where they are `alike`."""
     canvas, ground, cluttered = draw_ground(rng, width, height)
     base = math.sqrt(width * height)
     if count is None:
         count = rng.choices([1, 2, 3, 4], [26, 29, 26, 19])[0]
     # Counting needs several of a kind.
     few = rng.sample(NOUNS, rng.randint(1, 3)) if rng.random() < 0.55 else NOUNS
+    tints = [pick_colour(rng, ground, cluttered) for _ in range(2)] if alike else []
+    few = rng.sample(NOUNS, rng.randint(1, 2)) if alike else few
     things, boxes = [], []
     for _ in range(count):
         noun = rng.choice(few)
-        colour = pick_colour(rng, ground, cluttered)
+        colour = rng.choice(tints) if alike else pick_colour(rng, ground, cluttered)
         for _ in range(20):
             side = min(MAX_THING, max(26.0, base * rng.uniform(0.16, 0.5 if count < 3 else 0.34)))
             stretch = math.exp(rng.uniform(-0.18, 0.18))
@@ -372,14 +375,20 @@ def _font(file: str, size: int):
     return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
 
 
+@functools.cache
+def _middle(file: str, size: int, char: str) -> float:
+    left, _, right, _ = _font(file, size).getbbox(char)
+    return (left + right) / 2
+
+
 def draw_text(text: str, file: str, size: int) -> tuple[np.ndarray, list[float]]:
-    """How much of each pixel the text covers, and where its characters begin and the last one ends."""
+    """How much of each pixel the text covers, and where the middles of its characters' ink are."""
     font = _font(file, size)
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (right - left + 2, bottom - top + 2), 0)
     ImageDraw.Draw(image).text((1 - left, 1 - top), text, fill=255, font=font)
-    edges = [font.getlength(text[:i]) + 1 - left for i in range(len(text) + 1)]
-    return np.asarray(image, np.float32) / 255, edges
+    middles = [font.getlength(text[:i]) + 1 - left + _middle(file, size, char) for i, char in enumerate(text)]
+    return np.asarray(image, np.float32) / 255, middles
 
 
 def pick_string(rng) -> str:
@@ -401,7 +410,7 @@ def print_words(rng, canvas, inks, strings, files, size_range, things, boxes) ->
         name = rng.choice(inks)
         for _ in range(16):
             size = round(rng.uniform(*size_range))
-            mask, edges = draw_text(text, rng.choice(files), size)
+            mask, middles = draw_text(text, rng.choice(files), size)
             h, w = mask.shape
             if w >= width - 6 or h >= height - 6:
                 size_range = (min(size_range[0], 24), max(24, size * 0.8))
@@ -414,7 +423,7 @@ def print_words(rng, canvas, inks, strings, files, size_range, things, boxes) ->
                 if box is None:
                     continue
                 _paint(canvas, mask, x, y, _shade(rng, name))
-                things.append(Thing("text", name, box, text, [x + edge for edge in edges]))
+                things.append(Thing("text", name, box, text, [x + middle for middle in middles]))
                 boxes.append(box)
                 break
 
@@ -437,7 +446,7 @@ def words(rng, width: int, height: int, count: int | None = None) -> Scene:
 
 def crowd(rng, width: int, height: int) -> Scene:
     """As many words and shapes as find room: nothing is asked about it, but each of its patches teaches seeing."""
-    paper = rng.random() < 0.7
+    paper = rng.random() < 0.8
     if paper:
         canvas, inks, cluttered = draw_paper(rng, width, height)
         ground = canvas[0, 0]
@@ -448,14 +457,14 @@ def crowd(rng, width: int, height: int) -> Scene:
     wanted = round(width * height / rng.uniform(2000, 4000))
     for _ in range(wanted):
         colour = pick_colour(rng, ground, cluttered)
-        if rng.random() < (0.15 if paper else 0.85):
+        if rng.random() < (0.08 if paper else 0.7):
             noun = rng.choice(NOUNS)
             side = 26 * (min(MAX_THING, 0.5 * width, 0.5 * height) / 26) ** rng.random()
-            mask, text, edges = draw_shape(noun, round(side), round(side * rng.uniform(0.85, 1.18)), rng.uniform(-12, 12)), None, []
+            mask, text, middles = draw_shape(noun, round(side), round(side * rng.uniform(0.85, 1.18)), rng.uniform(-12, 12)), None, []
         else:
             noun, text = "text", pick_string(rng)
             colour = rng.choice(inks) if paper else colour
-            mask, edges = draw_text(text, rng.choice(files), round(rng.uniform(26, 44)))
+            mask, middles = draw_text(text, rng.choice(files), round(rng.uniform(26, 44)))
         h, w = mask.shape
         for _ in range(6):
             if w >= width - 2 or h >= height - 2:
@@ -466,7 +475,7 @@ def crowd(rng, width: int, height: int) -> Scene:
                 if box is None:
                     break
                 _paint(canvas, mask, x, y, _shade(rng, colour))
-                things.append(Thing(noun, colour, box, text, [x + edge for edge in edges]))
+                things.append(Thing(noun, colour, box, text, [x + middle for middle in middles]))
                 boxes.append((x, y, x + w, y + h))
                 break
     return Scene(canvas.round().astype(np.uint8)[None], things, "crowd", cluttered)
@@ -493,11 +502,11 @@ def receipt(rng, width: int, height: int) -> Scene:
         for text, at_right in ((left, False), (right, True)):
             if text is None:
                 continue
-            mask, edges = draw_text(text, file, size)
+            mask, middles = draw_text(text, file, size)
             x = width - mask.shape[1] - 8 if at_right else (8 if i > 1 else (width - mask.shape[1]) // 2)
             box = _box_of(mask, x, y)
             _paint(canvas, mask, x, y, (30, 30, 30))
-            things.append(Thing("text", ink, box, text, [x + edge for edge in edges]))
+            things.append(Thing("text", ink, box, text, [x + middle for middle in middles]))
     fields = {"shop": shop, "date": date, "total": f"{total / 10:.2f}"}
     scene = Scene(canvas.round().astype(np.uint8)[None], things, "receipt")
     scene.fields = fields
@@ -522,12 +531,12 @@ def document(rng, width: int, height: int) -> Scene:
             text, left = left, left + " " + rng.choice(WORDS)
         if not text:
             break
-        mask, edges = draw_text(text, face, points)
+        mask, middles = draw_text(text, face, points)
         if y + mask.shape[0] > height - 4 or mask.shape[1] > width - 12:
             break
         box = _box_of(mask, 8, y)
         _paint(canvas, mask, 8, y, (25, 25, 25))
-        things.append(Thing("text", "black", box, text, [8 + edge for edge in edges]))
+        things.append(Thing("text", "black", box, text, [8 + middle for middle in middles]))
         blocks.append("h2" if i == 0 else "p")
         y += mask.shape[0] + rng.randint(6, 18)
     if len(things) < 2:
@@ -540,8 +549,8 @@ def document(rng, width: int, height: int) -> Scene:
 MOTIONS = {"to the right": (1, 0), "to the left": (-1, 0), "up": (0, -1), "down": (0, 1)}
 
 
-def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
-    """A clip: one thing moves, or stands still, or things appear and vanish."""
+def clip(rng, width: int, height: int, n_frames: int = 8, twice: float = 0.15) -> Scene:
+    """A clip: one thing moves, or stands still, or one thing, or two in a share of `twice`, appear and vanish."""
     fps = rng.choice([1.0, 2.0, 2.0])
     canvas, ground, cluttered = draw_ground(rng, width, height)
     base = math.sqrt(width * height)
@@ -582,10 +591,10 @@ def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
             put(i, mask, 2 + round(fx * room_x), 2 + round(fy * room_y), noun, colour, shade)
         things = [per_frame[0][0]]
     else:
-        things, boxes = [], []
+        things, boxes, begun = [], [], []
         seconds = n_frames / fps
         step = max(1, round(fps / 2))
-        for _ in range(rng.choices([1, 2], [85, 15])[0]):
+        for _ in range(2 if rng.random() < twice else 1):
             for _ in range(20):
                 noun, colour, mask, side = sprite(rng.uniform(0.2, 0.34))
                 x, y = rng.randint(2, max(2, width - side - 2)), rng.randint(2, max(2, height - side - 2))
@@ -593,8 +602,9 @@ def clip(rng, width: int, height: int, n_frames: int = 8) -> Scene:
                     continue
                 first = step * rng.randint(0, n_frames // step - 2)
                 last = step * rng.randint(first // step + 1, n_frames // step)
-                if first == 0 and last == n_frames:
+                if (first == 0 and last == n_frames) or first // 2 in begun:
                     continue
+                begun.append(first // 2)
                 shade = _shade(rng, colour)
                 key = len(events)
                 for i in range(first, last):

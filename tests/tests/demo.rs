@@ -25,11 +25,11 @@ use tower::ServiceExt;
 /// less what chance does to so few questions. `scripts/demo/scoring.py` has what it is meant to reach.
 const FLOORS: [(&str, f64); 6] = [
     ("naming", 80.0),
-    ("counting", 50.0),
-    ("boxes", 60.0),
-    ("reading", 45.0),
-    ("motion", 90.0),
-    ("event times", 30.0),
+    ("counting", 60.0),
+    ("boxes", 70.0),
+    ("reading", 60.0),
+    ("motion", 60.0),
+    ("event times", 50.0),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
