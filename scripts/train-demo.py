@@ -7,7 +7,7 @@
     scripts/train-demo.py --work target/demo --from models/demo    begins with a checkpoint's weights
 
 Needs what scripts/demo/requirements.txt names. The state is written every few minutes, so the process may be killed at
-any time. Two cores of a desktop processor do some twenty scenes a second.
+any time. Two cores of a desktop processor do some fifteen scenes a second.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ def dense(units_things, rows, columns, ordered):
 class Lessons:
     """What tokens of a batch's conversations look at, count and fetch; `conversation` adds one's, `arrays` has all.
 
-    Arrays by name: `k` tokens of answers are about something, at `m` a number is told, `s` patches of clips stand for what
-    comes and goes, and `f` of them are where it comes; `n` are the merged patches of a conversation.
+    A row of `look_*` and of `pick_at` is a token of an answer that is about something; of `count_*`, a place where a number is
+    told; of `seen_*`, a patch of a clip that stands for what comes and goes; of `begun_*`, one where it comes.
     """
 
     # Type and shape of each row, with -1 for the merged patches of a conversation.
