@@ -8,6 +8,7 @@ the bytes of files that leave it. The last line and the exit status say whether 
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -114,6 +115,14 @@ class Check:
 
     def parts(self, cache):
         return sorted(cache.glob("hub/models--*/blobs/*.incomplete"))
+
+    def largest(self, cache):
+        """The bytes of the largest part; one that has just become whole is none."""
+        sizes = [0]
+        for path in self.parts(cache):
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        return max(sizes)
 
     def is_whole(self, cache):
         """What is wrong with a snapshot, compared byte by byte."""
@@ -262,7 +271,7 @@ class Check:
         cache = self.cache("corrupted")
         self.hub.rate = 60e6
         process = self.start(cache, "pull", NAME)
-        while not any(path.stat().st_size > 4 * MIB for path in self.parts(cache)):
+        while self.largest(cache) <= 4 * MIB:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         self.end(process)
@@ -322,7 +331,7 @@ class Check:
             ballast.unlink()
             self.hub.rate = 60e6
             process = self.start(folder, "pull", NAME)
-            while not any(path.stat().st_size > 4 * MIB for path in self.parts(folder)):
+            while self.largest(folder) <= 4 * MIB:
                 time.sleep(0.02)
             ballast.write_bytes(bytes(60 * MIB))
             status, _, error = self.end(process)

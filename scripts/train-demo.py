@@ -13,7 +13,9 @@ any time. Two cores of a desktop processor do some fifteen scenes a second.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import random
 import signal
 import sys
 import time
@@ -28,6 +30,7 @@ from demo import tokens as tokenizer_files
 from demo.batches import DENSE, Maker
 from demo.model import HELPERS, Model
 from demo.muon import Optimizer
+from demo.narrow import narrowed
 
 ROOT = Path(__file__).resolve().parent.parent
 # Scenes drawn until pictures have all sizes; before, they are small, which is faster to learn the beginnings on.
@@ -56,7 +59,15 @@ def draw(queue, folder: str, seed: int, seen: int, settings: dict, kinds: dict, 
         queue.put(batch)
 
 
-def assist(queue, names, shared, gradients, state, nice: int) -> None:
+def learn(model, batch, narrow: float):
+    """Adds a batch's gradients, with weights of four bits in a share `narrow` of calls. Returns the parts of the loss."""
+    with narrowed(model) if random.random() < narrow else contextlib.nullcontext():
+        total, parts, _ = losses.total(model, batch)
+        total.backward()
+    return parts
+
+
+def assist(queue, names, shared, gradients, state, nice: int, narrow: float) -> None:
     """A process that computes gradients beside the main one, with weights that are at most a few steps old.
 
     `state` is (0 when `gradients` may be written and 1 when they are ready, conversations, whether the tower has gradients).
@@ -73,7 +84,7 @@ def assist(queue, names, shared, gradients, state, nice: int) -> None:
                 own[name].copy_(shared[name])
         for p in own.values():
             p.grad = None
-        losses.total(model, batch)[0].backward()
+        learn(model, batch, narrow)
         while state[0] == 1:
             time.sleep(0.005)
         for name in names:
@@ -145,7 +156,7 @@ def train(arguments) -> None:
         gradients = {name: torch.zeros_like(p).share_memory_() for name, p in shared.items()}
         state = torch.zeros(3, dtype=torch.int64).share_memory_()
         helpers.append((gradients, state))
-        some = (queue, list(shared), shared, gradients, state, arguments.assistants_nice)
+        some = (queue, list(shared), shared, gradients, state, arguments.assistants_nice, arguments.narrow)
         apart.Process(target=assist, args=some, daemon=True).start()
     held = Maker(tokenizer_files.Tokens(folder), 4242)
     grids = {"shapes": [(5, 5), (7, 9)], "words": [(6, 7), (5, 5)], "clip": [(5, 5)], "receipt": [(10, 8)]}
@@ -161,10 +172,9 @@ def train(arguments) -> None:
         rate = arguments.rate * warm
         if arguments.cool and end:
             rate *= max(0.0, min(1.0, (end - time.time()) / (end - started)))
-        total, parts, _ = losses.total(model, batch)
         for p in model.parameters():
             p.grad = None
-        total.backward()
+        parts = learn(model, batch, arguments.narrow)
         mine = max(len(batch.ids), len(batch.frames))
         for gradients, state in helpers:
             if state[0] == 1:
@@ -218,6 +228,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=3000, help="patches, and tokens, of a batch")
     parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND=SHARE", help="only these kinds of scenes")
     parser.add_argument("--easy", type=float, default=0.0, help="share of batches with one or two things on a picture")
+    parser.add_argument("--narrow", type=float, default=0.0, help="share of steps with weights as int4 packs them")
     parser.add_argument("--judge", type=float, default=6, help="minutes between scores")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="start", type=Path, metavar="DIR", help="a checkpoint to begin with")

@@ -107,7 +107,9 @@ class Maker:
             elif kind in ("clip", "pair", "moving"):
                 grid = rng.randint(4, 6), rng.randint(4, 6)
             else:
-                width, height = scenes.pick_size(rng, 112, self.high, self.skew * (0.75 if kind == "shapes" else 1))
+                # Words are harder to read where they fill a small picture, and where there are many patches to find them among.
+                skew = self.skew * (0.75 if kind == "shapes" else rng.choice([0.6, 1.6]) if kind == "words" else 1)
+                width, height = scenes.pick_size(rng, 112, self.high, skew)
                 grid = max(4, round(height / CELL)), max(4, round(width / CELL))
         rows, columns = grid
         if kind in DENSE:
@@ -136,10 +138,10 @@ class Maker:
         n_rounds = {"pair": 1, "bare": 1, "clip": 1, "shapes": rng.choice([3, 4, 4, 5])}.get(kind, 3)
         units_each = {"clip": n_frames // 2, "pair": 2, "bare": 0}.get(kind, 1)
         cells = units_each * rows * columns
-        usual = {"shapes": 250, "words": 200, "clip": 100, "pair": 50, "receipt": 150, "document": 190, "bare": 40}[kind]
+        usual = {"shapes": 250, "words": 100, "clip": 100, "pair": 50, "receipt": 150, "document": 190, "bare": 40}[kind]
         b = max(2, min(self.patches // (4 * max(cells, 1)), self.text // (cells + usual), 128))
         # Conversations of like length stand together: filling up to the longest is arithmetic for nothing.
-        counting = kind == "shapes" and rng.random() < 0.25
+        counting = kind == "shapes" and rng.random() < 0.35
         found = [self.conversation(kind, rows, columns, n_frames, n_rounds, counting) for _ in range(2 * b)]
         found.sort(key=lambda conversation: len(conversation[0]))
         first = rng.randint(0, b)

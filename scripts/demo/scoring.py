@@ -76,8 +76,7 @@ def _question(rng, task: str) -> Question:
 
 
 def names(text: str) -> list[str]:
-    body = re.split(r" on a (?:plain|cluttered) ground", text)[0]
-    words = [re.sub(r"^(?:an?|the) ", "", part.strip().lower()) for part in re.split(r", | and ", body)]
+    words = [re.sub(r"^(?:an?|the) ", "", part.strip().lower()) for part in re.split(r", | and ", text)]
     return [word.rstrip(".") for word in words if word]
 
 

@@ -341,8 +341,11 @@ async function check() {
     const { data } = await (await fetch(`${url}/v1/models`)).json();
     expect(model === data[0].id, `the status says ${model}`);
     await page.waitForFunction(() => [...document.querySelectorAll(".card img")].every((image) => image.naturalWidth > 0));
+    const beyond = SAMPLES.filter((sample) => sample.beyond === model).length;
+    const warned = await page.locator(".card-beyond").count();
+    expect(warned === beyond, `${warned} examples say that the model has not learned them, of ${beyond}`);
     await shot(page, "empty");
-    return `${cards} examples, ${model}`;
+    return `${cards} examples, ${beyond} of them beyond ${model}`;
   });
 
   await item("while the model is being loaded the page says so and goes on by itself", async () => {

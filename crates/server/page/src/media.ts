@@ -60,6 +60,8 @@ export interface Sample {
   prompt: string;
   system?: string;
   files: string[];
+  /** The model that has not learned this, and answers nonsense. */
+  beyond?: string;
   /** The files are the frames of one clip. */
   fps?: number;
 }

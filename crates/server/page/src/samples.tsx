@@ -20,6 +20,9 @@ export function Samples({ conversation }: Props) {
               <span class="card-text">
                 <span class="card-title">{sample.title}</span>
                 <span class="card-prompt">{sample.prompt}</span>
+                {sample.beyond === conversation.model && (
+                  <span class="card-beyond">The demo model has not learned this: it takes real weights.</span>
+                )}
               </span>
             </button>
           </li>
