@@ -25,6 +25,8 @@ const ASYMMETRIC: u8 = 2;
 const AHEAD: usize = 4096;
 /// Rows to a vector.
 const LANES: usize = 8;
+/// Vectors of a panel's rows.
+const VECTORS: usize = PANEL / LANES;
 /// Bytes of the codes of four features of all rows.
 const QUAD: usize = 4 * PANEL;
 
@@ -59,20 +61,20 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
         scale_stride: a.groups,
         sums: tile.sums.as_mut_ptr().cast(),
     };
-    // Two vectors of rows share what is read of a token, as far as there are registers.
+    // Vectors of rows share what is read of a token, as far as there are registers.
     // SAFETY: the caller's promise.
     unsafe {
         match (tile.scheme, tile.sums.len()) {
-            (Scheme::Int8, 1) => kernel::<INT8, 1, 2>(p),
+            (Scheme::Int8, 1) => kernel::<INT8, 1, 4>(p),
             (Scheme::Int8, 2) => kernel::<INT8, 2, 2>(p),
             (Scheme::Int8, 3) => kernel::<INT8, 3, 1>(p),
             (Scheme::Int8, 4) => kernel::<INT8, 4, 1>(p),
-            (Scheme::Int4Symmetric, 1) => kernel::<SYMMETRIC, 1, 2>(p),
-            (Scheme::Int4Symmetric, 2) => kernel::<SYMMETRIC, 2, 2>(p),
+            (Scheme::Int4Symmetric, 1) => kernel::<SYMMETRIC, 1, 4>(p),
+            (Scheme::Int4Symmetric, 2) => kernel::<SYMMETRIC, 2, 4>(p),
             (Scheme::Int4Symmetric, 3) => kernel::<SYMMETRIC, 3, 2>(p),
             (Scheme::Int4Symmetric, 4) => kernel::<SYMMETRIC, 4, 2>(p),
-            (Scheme::Int4Asymmetric, 1) => kernel::<ASYMMETRIC, 1, 2>(p),
-            (Scheme::Int4Asymmetric, 2) => kernel::<ASYMMETRIC, 2, 2>(p),
+            (Scheme::Int4Asymmetric, 1) => kernel::<ASYMMETRIC, 1, 4>(p),
+            (Scheme::Int4Asymmetric, 2) => kernel::<ASYMMETRIC, 2, 4>(p),
             (Scheme::Int4Asymmetric, 3) => kernel::<ASYMMETRIC, 3, 2>(p),
             (Scheme::Int4Asymmetric, 4) => kernel::<ASYMMETRIC, 4, 2>(p),
             _ => {}
@@ -84,6 +86,12 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn kernel<const SCHEME: u8, const T: usize, const E: usize>(p: Pointers) {
     let block_bytes = if SCHEME == INT8 { WIDE_BLOCK } else { NARROW_BLOCK };
+    // One token's sums stay in registers.
+    let mut kept = [_mm256_setzero_ps(); VECTORS];
+    if T == 1 {
+        // SAFETY: a token has `PANEL` sums.
+        kept = unsafe { p.sums.cast::<[__m256; VECTORS]>().read() };
+    }
     for group in 0..p.groups {
         // SAFETY: all reads lie within the blocks, the tokens' codes, scales and starts, all writes within the sums,
         // whose lengths the caller has checked.
@@ -92,42 +100,66 @@ unsafe fn kernel<const SCHEME: u8, const T: usize, const E: usize>(p: Pointers) 
             for line in 0..block_bytes / 64 {
                 _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast());
             }
+            let tokens: [Token; T] = std::array::from_fn(|t| {
+                let place = t * p.scale_stride + group;
+                Token::new::<SCHEME>(*p.scales.add(place), *p.starts.add(place))
+            });
             let x = p.codes.add(group * GROUP);
-            for first in (0..PANEL / LANES).step_by(E) {
+            for first in (0..VECTORS).step_by(E) {
                 let dots = dots::<SCHEME, T, E>(block.add(HEADER + first * 4 * LANES), x, p.code_stride);
                 for (e, vector) in (first..first + E).enumerate() {
                     // The rows of the upper half of a panel have the upper halves of the same words.
                     let words = _mm256_loadu_si256(block.add(vector % 2 * 4 * LANES).cast());
-                    let upper = if vector < 2 { _mm256_slli_epi32::<16>(words) } else { words };
-                    let scale = scale::<SCHEME>(upper);
-                    let zero = _mm256_and_si256(_mm256_srli_epi32::<16>(upper), _mm256_set1_epi32(0x7f));
-                    for (t, dots) in dots.iter().enumerate() {
-                        let place = t * p.scale_stride + group;
-                        let start = *p.starts.add(place);
-                        // A start is -128 times the sum of the token's codes, which fits in 16 bits.
-                        let dot = match SCHEME {
-                            INT8 => _mm256_add_epi32(dots[e], _mm256_set1_epi32(start)),
-                            SYMMETRIC => _mm256_add_epi32(
-                                _mm256_slli_epi32::<3>(dots[e]),
-                                _mm256_set1_epi32(start >> 1),
-                            ),
-                            _ => _mm256_add_epi32(
-                                _mm256_slli_epi32::<3>(dots[e]),
-                                _mm256_madd_epi16(zero, _mm256_set1_epi32(start >> 7 & 0xffff)),
-                            ),
+                    let upper = vector >= VECTORS / 2;
+                    let (scale, zero) = (scale::<SCHEME>(words, upper), zero(words, upper));
+                    for (t, (dots, token)) in dots.iter().zip(&tokens).enumerate() {
+                        let start = match SCHEME {
+                            ASYMMETRIC => _mm256_madd_epi16(zero, token.start),
+                            _ => token.start,
                         };
-                        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*p.scales.add(place)));
-                        let sums = p.sums.add(t * PANEL + vector * LANES);
-                        let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, _mm256_loadu_ps(sums));
-                        _mm256_storeu_ps(sums, sum);
+                        let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(dots[e], start));
+                        let scale = _mm256_mul_ps(scale, token.scale);
+                        if T == 1 {
+                            kept[vector] = _mm256_fmadd_ps(dot, scale, kept[vector]);
+                        } else {
+                            let sums = p.sums.add(t * PANEL + vector * LANES);
+                            _mm256_storeu_ps(sums, _mm256_fmadd_ps(dot, scale, _mm256_loadu_ps(sums)));
+                        }
                     }
                 }
             }
         }
     }
+    if T == 1 {
+        // SAFETY: as above.
+        unsafe { p.sums.cast::<[__m256; VECTORS]>().write(kept) };
+    }
 }
 
-/// The products of one group, summed over its features, of the stored codes of `E` vectors of rows and `T` tokens.
+/// What a token has for a group, in all lanes.
+struct Token {
+    scale: __m256,
+    /// Where the sum of the codes' products begins, which are eight times those of nibbles; of asymmetric codes for each
+    /// step of their zero points.
+    start: __m256i,
+}
+
+impl Token {
+    /// `start` is -128 times the sum of the token's codes, which fits in 16 bits.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn new<const SCHEME: u8>(scale: f32, start: i32) -> Self {
+        let start = match SCHEME {
+            INT8 => start,
+            SYMMETRIC => start >> 1,
+            _ => start >> 7,
+        };
+        Self { scale: _mm256_set1_ps(scale), start: _mm256_set1_epi32(start) }
+    }
+}
+
+/// The products of one group, summed over its features, of the stored codes of `E` vectors of rows and `T` tokens; eight
+/// times that of nibbles.
 ///
 /// # Safety
 /// `codes` and `x` point to a group's, and there are `T` tokens.
@@ -143,57 +175,86 @@ unsafe fn dots<const SCHEME: u8, const T: usize, const E: usize>(
     let mut high_dots = [[_mm256_setzero_si256(); E]; T];
     // SAFETY: the caller's promise: four codes of a token at `x`.
     let four = |x: *const i8| unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) };
+    // SAFETY: the caller's promise: 32 bytes of codes.
+    let nibbles = |codes: *const u8| unsafe {
+        let w = _mm256_loadu_si256(codes.cast());
+        (_mm256_and_si256(w, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask))
+    };
     let (mut codes, mut x) = (codes, x);
     for _ in 0..if SCHEME == INT8 { GROUP / 4 } else { GROUP / 8 } {
-        let (mut low, mut high) = ([_mm256_setzero_si256(); E], [_mm256_setzero_si256(); E]);
-        for e in 0..E {
-            // SAFETY: the caller's promise: 32 bytes of codes.
-            let w = unsafe { _mm256_loadu_si256(codes.add(e * 4 * LANES).cast()) };
-            low[e] = _mm256_and_si256(w, mask);
-            high[e] = _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask);
+        let mut shared = [(mask, mask); E];
+        if T > 1 {
+            shared = std::array::from_fn(|e| nibbles(codes.wrapping_add(e * 4 * LANES)));
         }
         for t in 0..T {
-            // SAFETY: the caller's promise.
-            let x = unsafe { x.add(t * code_stride) };
-            let x_low = four(x);
+            let x_low = four(x.wrapping_add(t * code_stride));
             // The upper nibble belongs to the same feature, or to one of the second half of the group.
-            // SAFETY: the caller's promise.
-            let x_high = if SCHEME == INT8 { x_low } else { four(unsafe { x.add(GROUP / 2) }) };
+            let x_high =
+                if SCHEME == INT8 { x_low } else { four(x.wrapping_add(t * code_stride + GROUP / 2)) };
             for e in 0..E {
-                low_dots[t][e] = _mm256_add_epi16(low_dots[t][e], _mm256_maddubs_epi16(low[e], x_low));
-                let products = _mm256_maddubs_epi16(high[e], x_high);
+                let (low, high) = if T > 1 { shared[e] } else { nibbles(codes.wrapping_add(e * 4 * LANES)) };
+                let sum = _mm256_add_epi16(low_dots[t][e], _mm256_maddubs_epi16(low, x_low));
+                let products = _mm256_maddubs_epi16(high, x_high);
                 if SCHEME == INT8 {
-                    high_dots[t][e] = _mm256_add_epi16(high_dots[t][e], products);
+                    low_dots[t][e] = pinned(sum);
+                    high_dots[t][e] = pinned(_mm256_add_epi16(high_dots[t][e], products));
                 } else {
-                    low_dots[t][e] = _mm256_add_epi16(low_dots[t][e], products);
+                    low_dots[t][e] = pinned(_mm256_add_epi16(sum, products));
+                }
+                if T == 1 {
+                    codes = opaque(codes);
                 }
             }
+            x = opaque(x);
         }
         codes = opaque(codes.wrapping_add(QUAD));
         x = opaque(x.wrapping_add(4));
     }
     // Neighbours of 16 bits belong to one row.
-    let ones = _mm256_set1_epi16(1);
-    for t in 0..T {
-        for e in 0..E {
-            low_dots[t][e] = _mm256_madd_epi16(low_dots[t][e], ones);
+    let step = _mm256_set1_epi16(if SCHEME == INT8 { 1 } else { 8 });
+    for (low_dots, high_dots) in low_dots.iter_mut().zip(&high_dots) {
+        for (low, &high) in low_dots.iter_mut().zip(high_dots) {
+            *low = _mm256_madd_epi16(*low, step);
             if SCHEME == INT8 {
-                let high = _mm256_madd_epi16(high_dots[t][e], _mm256_set1_epi16(16));
-                low_dots[t][e] = _mm256_add_epi32(low_dots[t][e], high);
+                *low = _mm256_add_epi32(*low, _mm256_madd_epi16(high, _mm256_set1_epi16(16)));
             }
         }
     }
     low_dots
 }
 
-/// The scales in the upper halves of words.
+/// The same value, computed here and nowhere later: the compiler would otherwise read ahead what more registers than
+/// there are could hold, and spill it.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn scale<const SCHEME: u8>(upper: __m256i) -> __m256 {
-    if SCHEME == ASYMMETRIC {
-        let nine_bits = _mm256_and_si256(upper, _mm256_set1_epi32(0xff80_0000_u32 as i32));
-        let first = _mm256_set1_epi32((FIRST_SCALE << 19) as i32);
-        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_srli_epi32::<4>(nine_bits), first));
+fn pinned(value: __m256i) -> __m256i {
+    let mut value = value;
+    // SAFETY: no instruction is executed, and the value comes out as it went in.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(ymm_reg) value, options(nostack, preserves_flags));
     }
-    _mm256_castsi256_ps(_mm256_and_si256(upper, _mm256_set1_epi32(0xffff_0000_u32 as i32)))
+    value
+}
+
+/// The scales in the lower or upper halves of a header's words.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scale<const SCHEME: u8>(words: __m256i, upper: bool) -> __m256 {
+    if SCHEME == ASYMMETRIC {
+        let moved = if upper { _mm256_srli_epi32::<4>(words) } else { _mm256_slli_epi32::<12>(words) };
+        let nine_bits = _mm256_and_si256(moved, _mm256_set1_epi32(0x1ff << 19));
+        let first = _mm256_set1_epi32((FIRST_SCALE << 19) as i32);
+        return _mm256_castsi256_ps(_mm256_add_epi32(nine_bits, first));
+    }
+    let all = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+    _mm256_castsi256_ps(if upper { _mm256_and_si256(words, all) } else { _mm256_slli_epi32::<16>(words) })
+}
+
+/// The zero points in the lower or upper halves of an asymmetric header's words, as pairs of 16 bits of which the other
+/// is zero.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn zero(words: __m256i, upper: bool) -> __m256i {
+    let lower = if upper { _mm256_srli_epi32::<16>(words) } else { words };
+    _mm256_and_si256(lower, _mm256_set1_epi32(0x7f))
 }
