@@ -9,7 +9,9 @@
 All engines get random weights of the true 3B shape, written once to --work (up to 36 GB, and 26 GB more for the row 7b;
 removed at the end unless --keep). They run one after another, A B A B, each in a process of its own on the same
 processors, so that a noisy minute hurts all. Every figure is the median of the rounds, with the least and the most
-behind it. Shares are of the limits that `ocellus bench` measured in the same process. A row that can't be measured does
+behind it. Shares are of the limits that `ocellus bench` measured in the same process: those of decoding of what memory
+gave right before and after each step, since other users of a shared machine leave more or less of it from one second to
+the next. A row that can't be measured does
 not hold.
 """
 
@@ -200,7 +202,8 @@ class Check:
         mine = lambda: self.ours("decode", "--depth", 0, "--sequences", 1, "--steps", steps, weights=weights)
         theirs = [lambda file=file: self.llama("decode", file, "--steps", steps) for file in files.values()]
         ours, *peers = self.rounds(f"decode {weights}", mine, *theirs)
-        limit = statistics.median(report["limits"]["read"]["all_threads"] for report in ours) * 1e9
+        limit = statistics.median(cell(report, "read_gb_per_s") for report in ours) * 1e9
+        best = [100 * cell(report, "gb_per_s") / report["limits"]["read"]["all_threads"] for report in ours]
         for (kind, file), results in zip(files.items(), peers):
             rates = [1 / statistics.median(result["times_s"]) for result in results]
             self.line(
@@ -212,6 +215,7 @@ class Check:
                 READ_SHARE,
                 100 * statistics.median(rates) * file.stat().st_size / limit,
                 unit="tokens/s",
+                note=f"{statistics.median(best):.0f} % of the best of seven reads before",
             )
 
     def depth(self):

@@ -104,6 +104,15 @@ impl Meter {
         Self::of_size(MEMORY_BYTES, RUNS)
     }
 
+    /// For the processor, but with one run instead of the best of several: for measuring over and over, between other
+    /// things. Takes and fills 1 GiB of memory.
+    ///
+    /// # Errors
+    /// As [`Meter::new`].
+    pub fn of_one_run() -> Result<Self> {
+        Self::of_size(MEMORY_BYTES, 1)
+    }
+
     /// For `device`.
     ///
     /// # Errors

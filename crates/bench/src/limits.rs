@@ -59,6 +59,15 @@ impl Limits {
         found.and_then(|(_, _, per_second)| *per_second)
     }
 
+    /// For reading memory between the steps of a bench. Without limits it reads nothing.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub(crate) fn reads_between(&self) -> Result<ReadsBetween> {
+        let reads = self.is_host && self.of(Limit::Read).is_some();
+        Ok(ReadsBetween(reads.then(Meter::of_one_run).transpose()?))
+    }
+
     pub(crate) fn json(&self) -> Value {
         let giga = |limit, threads| self.with(limit, threads).map(|x| x / 1e9);
         let entry = |limit: Limit| {
@@ -104,5 +113,16 @@ impl Limits {
             );
         }
         out
+    }
+}
+
+/// What memory gives from one step to the next. Other users of a shared machine leave more or less of it within a second,
+/// so that a limit from the beginning of a run says little about the middle.
+pub(crate) struct ReadsBetween(Option<Meter>);
+
+impl ReadsBetween {
+    /// Bytes a second with all threads, read once; `None` on a device, where nobody else reads.
+    pub(crate) fn read(&self) -> Option<f64> {
+        self.0.as_ref().and_then(|meter| meter.measure(Limit::Read, Threads::All))
     }
 }

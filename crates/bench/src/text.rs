@@ -64,6 +64,7 @@ const DECODE_COLUMNS: &[Column] = &[
     Column::new("p90_ms", "p90"),
     Column::new("tokens_per_s", "tokens/s"),
     Column::new("gb_per_s", "GB/s"),
+    Column::new("read_gb_per_s", "read GB/s"),
     Column::new("percent_of_read", "% of read"),
     Column::new("steps", "n"),
 ];
@@ -139,6 +140,7 @@ pub fn decode(
     let model::Loaded { part: decoder, device, weights } =
         model::decoder(folder, &options.device, options.weights)?;
     let config = decoder.config();
+    let between = limits.reads_between()?;
     let mut table = Table::new("decoding, one token of each sequence a step", DECODE_COLUMNS);
     for &depth in &options.depths {
         for &sequences in &options.sequences {
@@ -147,17 +149,19 @@ pub fn decode(
             let mut batches = Batches::new(&decoder, sequences, depth + options.steps + 1)?;
             batches.append(depth, CHUNK)?;
             device.synchronize()?;
-            let mut seconds = Vec::new();
+            let (mut seconds, mut reads) = (Vec::new(), Vec::new());
             for step in 0..=options.steps {
                 progress(&format!("decoding {sequences} at depth {depth}, {step} of {}", options.steps));
                 let (time, ()) = timed_on(&device, || batches.step())?;
                 if step > 0 {
                     seconds.push(time);
                 }
+                reads.extend(between.read());
             }
-            let spread = Spread::of(seconds);
             let keys = depth as f64 + 1.0 + options.steps as f64 / 2.0;
             let bytes = decode_bytes(config, weights, &device, keys * sequences as f64)?;
+            let share = share_of_reads(bytes, &seconds, &reads);
+            let spread = Spread::of(seconds);
             let per_second = spread.rate(bytes).median;
             let [time, p10, p90] = spread.scaled(1e3).cells();
             table.push([
@@ -168,7 +172,8 @@ pub fn decode(
                 p90,
                 json!(spread.rate(sequences as f64).median),
                 json!(per_second / 1e9),
-                limits.percent(Limit::Read, per_second),
+                (!reads.is_empty()).then(|| Spread::of(reads).median / 1e9).into(),
+                share.map_or_else(|| limits.percent(Limit::Read, per_second), |share| json!(100.0 * share)),
                 json!(spread.n),
             ]);
         }
@@ -176,10 +181,28 @@ pub fn decode(
     let conditions: Vec<(&'static str, Value)> = vec![
         ("weights", json!(weights.to_string())),
         ("tokens", json!("random; sampling is not counted")),
-        ("caches", json!("as the step before has left them; weights are larger than any")),
+        (
+            "caches",
+            json!(
+                "as the step before, or what was read after it, has left them; weights are larger than any"
+            ),
+        ),
+        (
+            "% of read",
+            json!("on the processor the median of each step's share of what was read before and after it"),
+        ),
         ("bytes", json!("all weights of the linear layers once, keys and values of all sequences once")),
     ];
     Ok(Report { bench: "decode", conditions, limits: Some(limits.clone()), tables: vec![table] })
+}
+
+/// The median of each step's rate as a share of what memory gave on both sides of it: `reads` has one more than
+/// `seconds`. `None` when nothing was read.
+fn share_of_reads(bytes: f64, seconds: &[f64], reads: &[f64]) -> Option<f64> {
+    let share =
+        |(seconds, read): (&f64, &[f64])| bytes / seconds / (read.iter().sum::<f64>() / read.len() as f64);
+    let shares: Vec<f64> = seconds.iter().zip(reads.windows(2)).map(share).collect();
+    (!shares.is_empty()).then(|| Spread::of(shares).median)
 }
 
 /// Sequences of equal length that grow together.
@@ -302,6 +325,14 @@ mod tests {
         assert!((bytes(WeightFormat::Bf16) / 1e9 - 6.17).abs() < 0.01);
         let one = prefill_operations(&config, 1);
         assert!((one / (2.0 * (layer_weights(&config) + head_weights(&config))) - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn each_step_is_held_against_the_reads_beside_it() {
+        // Memory slows down by half in the middle, and the steps with it.
+        let share = share_of_reads(10.0, &[1.0, 4.0 / 3.0, 2.0], &[20.0, 20.0, 10.0, 10.0]);
+        assert_eq!(share, Some(0.5));
+        assert_eq!(share_of_reads(10.0, &[1.0], &[]), None);
     }
 
     #[test]

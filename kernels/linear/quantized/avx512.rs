@@ -14,8 +14,6 @@ use super::{
     sums::Tile,
 };
 
-/// How far ahead of the arithmetic weights are asked for, in bytes.
-const AHEAD: usize = 4096;
 /// Up to so many tokens asymmetric codes are unpacked with fewer instructions, at the price of one more for each token.
 const LEAN: usize = 2;
 
@@ -34,6 +32,9 @@ struct Pointers {
     starts: *const i32,
     scale_stride: usize,
     sums: *mut f32,
+    /// What is asked for along the way: so many cache lines with each group.
+    ahead: *const u8,
+    lines: usize,
 }
 
 /// See [`super::sums::add`].
@@ -53,6 +54,8 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
         starts: a.starts[first..].as_ptr(),
         scale_stride: a.groups,
         sums: tile.sums.as_mut_ptr().cast(),
+        ahead: tile.ahead.as_ptr(),
+        lines: tile.ahead.len().div_ceil(64 * tile.groups().max(1)),
     };
     // SAFETY: the caller's promise.
     unsafe {
@@ -91,12 +94,8 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
         }
         for group in 0..p.groups {
             let block = p.blocks.add(group * block_bytes);
-            // Where there is much to compute for each byte, the processor reads ahead too little by itself. Elsewhere
-            // it was measured to read faster when left alone.
-            if SCHEME != INT8 && T > 1 {
-                for line in 0..block_bytes / 64 {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast());
-                }
+            for line in 0..p.lines {
+                _mm_prefetch::<_MM_HINT_T0>(p.ahead.wrapping_add((group * p.lines + line) * 64).cast());
             }
             let header = _mm512_loadu_si512(block.cast());
             let mut scales = scales::<SCHEME>(header);

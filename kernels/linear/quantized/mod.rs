@@ -197,8 +197,12 @@ impl PackedInt {
 
     /// The blocks of one panel.
     fn panel(&self, panel: usize) -> &[u8] {
-        let length = self.cols.div_ceil(GROUP) * self.scheme.block();
-        &self.bytes()[panel * length..(panel + 1) * length]
+        &self.bytes()[self.panel_start(panel)..self.panel_start(panel + 1)]
+    }
+
+    /// Where the blocks of one panel begin.
+    fn panel_start(&self, panel: usize) -> usize {
+        panel * self.cols.div_ceil(GROUP) * self.scheme.block()
     }
 }
 

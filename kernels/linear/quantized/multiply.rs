@@ -20,8 +20,8 @@ use crate::{
 
 /// Tokens of a task at most: with 2048 features their codes fill half of the second-level cache.
 const BLOCK_TOKENS: usize = 258;
-/// Groups that are multiplied at a time: 32 KiB of codes.
-const BLOCK_GROUPS: usize = 32;
+/// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
+const AHEAD: usize = 4096;
 /// Tasks for each thread when there are few tokens: enough to even out, few enough to read long streams.
 const FEW_TASKS: usize = 8;
 
@@ -90,42 +90,50 @@ impl Job<'_> {
             let (part, first) = (task % parts, task / parts * block);
             SCRATCH.with_borrow_mut(|scratch| {
                 for panel in panels * part / parts..panels * (part + 1) / parts {
-                    self.panel(panel, first, block.min(tokens - first), scratch);
+                    // Other threads take the tasks between.
+                    let next = if few { panel + 1 } else { panel + pool::threads() };
+                    self.panel(panel, next, first, block.min(tokens - first), scratch);
                 }
             });
         });
     }
 
-    /// One panel times tokens `first..first + tokens`.
-    fn panel(&self, panel: usize, first: usize, tokens: usize, scratch: &mut Scratch) {
+    /// One panel times tokens `first..first + tokens`; `next` is the panel that this thread is given afterwards.
+    fn panel(&self, panel: usize, next: usize, first: usize, tokens: usize, scratch: &mut Scratch) {
         let Scratch { sums, wide } = scratch;
         sums.clear();
         sums.resize(tokens, Sums([0.0; PANEL]));
-        let tile_tokens = sums::tokens(self.isa);
-        let tiles = tokens.div_ceil(tile_tokens);
-        let alone = tiles <= 1;
         let scheme = self.weight.scheme();
-        let unpacks = scheme != Scheme::Int8 && !sums::takes_narrow(self.isa, tiles);
         let groups = self.activations.groups;
-        let step = if alone && !unpacks { groups.max(1) } else { BLOCK_GROUPS };
-        let panel_blocks = self.weight.panel(panel);
-        for first_group in (0..groups).step_by(step) {
-            let count = step.min(groups - first_group);
-            let mut blocks = &panel_blocks[first_group * scheme.block()..][..count * scheme.block()];
-            if unpacks {
-                wide.resize(BLOCK_GROUPS * WIDE_BLOCK / 64, Line([0; 64]));
+        let cut = sums::cut(self.isa, scheme, tokens, groups);
+        let tiles = tokens.div_ceil(cut.tokens);
+        let (all, start) = (self.weight.bytes(), self.weight.panel_start(panel));
+        for first_group in (0..groups).step_by(cut.groups.max(1)) {
+            let count = cut.groups.min(groups - first_group);
+            let place = start + first_group * scheme.block();
+            let mut blocks = &all[place..][..count * scheme.block()];
+            let ahead = match (cut.asks, tiles) {
+                (false, _) => &[],
+                (true, 0 | 1) => part(all, place + AHEAD, blocks.len()),
+                (true, _) if first_group + count < groups => part(all, place + blocks.len(), blocks.len()),
+                (true, _) => part(all, self.weight.panel_start(next), blocks.len()),
+            };
+            if cut.unpacks {
+                wide.resize(cut.groups * WIDE_BLOCK / 64, Line([0; 64]));
                 let wide = &mut lines_as_bytes(wide)[..count * WIDE_BLOCK];
                 sums::unpack(self.isa, scheme, blocks, wide);
                 blocks = wide;
             }
-            for (i, sums) in sums.chunks_mut(tile_tokens).enumerate() {
+            let share = ahead.len().div_ceil(tiles.max(1));
+            for (i, sums) in sums.chunks_mut(cut.tokens).enumerate() {
                 let mut tile = Tile {
-                    scheme: if unpacks { Scheme::Int8 } else { scheme },
+                    scheme: if cut.unpacks { Scheme::Int8 } else { scheme },
                     blocks,
                     activations: self.activations,
-                    first_token: first + i * tile_tokens,
+                    first_token: first + i * cut.tokens,
                     first_group,
                     sums,
+                    ahead: part(ahead, i * share, share),
                 };
                 sums::add(self.isa, &mut tile);
             }
@@ -148,6 +156,12 @@ impl Job<'_> {
             finish(self.isa, self.finish, sums, &bias, y);
         }
     }
+}
+
+/// As much of `bytes` as there is from `start` on, up to `len`.
+fn part(bytes: &[u8], start: usize, len: usize) -> &[u8] {
+    let start = start.min(bytes.len());
+    &bytes[start..bytes.len().min(start + len)]
 }
 
 fn lines_as_bytes(lines: &mut [Line]) -> &mut [u8] {

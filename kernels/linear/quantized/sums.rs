@@ -28,6 +28,8 @@ pub(super) struct Tile<'a> {
     pub(super) first_group: usize,
     /// One for each token, at most [`tokens`]; what the groups before have left.
     pub(super) sums: &'a mut [Sums],
+    /// What will be needed soon, asked for along the way; a path may ask by itself instead.
+    pub(super) ahead: &'a [u8],
 }
 
 impl Tile<'_> {
@@ -45,15 +47,57 @@ pub(super) fn tokens(isa: Isa) -> usize {
     }
 }
 
-/// Whether [`add`] takes blocks of four bits as they are, in one tile or several, or else unpacked.
-pub(super) fn takes_narrow(isa: Isa, tiles: usize) -> bool {
+/// How a panel's product with some tokens is cut.
+pub(super) struct Cut {
+    /// Tokens of a tile; the last may have fewer.
+    pub(super) tokens: usize,
+    /// Groups that all tiles go through before the next ones.
+    pub(super) groups: usize,
+    /// Whether blocks of four bits are unpacked before the first tile.
+    pub(super) unpacks: bool,
+    /// Whether tiles ask for what is needed next. Otherwise the processor is left to guess.
+    pub(super) asks: bool,
+}
+
+/// The most tokens whose tiles of four bits unpack for themselves.
+const NARROW_TOKENS: usize = 40;
+/// Up to so many tiles memory may be slower than arithmetic.
+const FEW_TILES: usize = 6;
+
+/// The cut that was measured to be fastest on processors of each kind, for `groups` groups.
+pub(super) fn cut(isa: Isa, scheme: Scheme, tokens: usize, groups: usize) -> Cut {
+    let most = self::tokens(isa);
+    let wide = scheme == Scheme::Int8;
     match isa {
-        // Unpacking once serves all tiles.
-        Isa::Avx512 => tiles <= 1,
-        // Nibbles are cheaper to multiply than bytes.
-        Isa::Avx2 => true,
-        Isa::Portable => false,
+        // One stream. Where there is much to compute for each byte, the processor reads ahead too little by itself.
+        Isa::Avx512 if tokens <= most => {
+            Cut { tokens: most, groups, unpacks: false, asks: !wide && tokens > 1 }
+        }
+        // Beside six tokens unpacking finds no registers. All groups at a time lie in the first-level cache.
+        Isa::Avx512 if !wide && tokens <= NARROW_TOKENS => {
+            Cut { tokens: even(tokens, most - 1), groups: 16, unpacks: false, asks: true }
+        }
+        Isa::Avx512 => {
+            let tiles = tokens.div_ceil(most);
+            Cut {
+                tokens: even(tokens, most),
+                groups: if tiles <= FEW_TILES { 8 } else { 64 },
+                unpacks: !wide,
+                asks: true,
+            }
+        }
+        // Nibbles are cheaper to multiply than bytes, and the kernel asks for what it needs.
+        Isa::Avx2 => {
+            let groups = if tokens <= most { groups } else { 32 };
+            Cut { tokens: most, groups, unpacks: false, asks: false }
+        }
+        Isa::Portable => Cut { tokens: most, groups: 32, unpacks: !wide, asks: false },
     }
+}
+
+/// The size of as few tiles as can be, nearly equal ones.
+fn even(tokens: usize, most: usize) -> usize {
+    tokens.div_ceil(tokens.div_ceil(most).max(1)).max(1)
 }
 
 /// Adds a tile's products to its sums.

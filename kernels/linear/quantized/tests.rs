@@ -125,7 +125,7 @@ fn many_tokens_pass_over_long_rows() {
     for isa in Isa::available() {
         for scheme in SCHEMES {
             let weight = packed(2, scheme, 33, 3420);
-            for tokens in [1, 63] {
+            for tokens in [1, 8, 37, 63] {
                 check(isa, &weight, &Case { tokens, finish: Finish::Store, bias: true });
             }
         }
@@ -167,9 +167,20 @@ fn a_row_has_the_same_bits_in_any_company() {
                 y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
             let all = product(0, tokens);
-            for (first, count) in
-                [(0, 1), (299, 1), (3, 2), (17, 3), (100, 4), (1, 5), (9, 6), (50, 7), (2, 16), (40, 259)]
-            {
+            for (first, count) in [
+                (0, 1),
+                (299, 1),
+                (3, 2),
+                (17, 3),
+                (100, 4),
+                (1, 5),
+                (9, 6),
+                (50, 7),
+                (2, 16),
+                (11, 38),
+                (7, 43),
+                (40, 259),
+            ] {
                 let expected = &all[first * rows..(first + count) * rows];
                 assert!(product(first, count) == expected, "{isa}, {scheme:?}: {count} from {first}");
                 // Inside of a task there is one thread.
