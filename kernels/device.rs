@@ -162,7 +162,7 @@ impl Device {
     }
 
     /// Whether tensors lie in the host's memory, where our own processor kernels can read them.
-    pub(crate) fn is_host(&self) -> bool {
+    pub fn is_host(&self) -> bool {
         matches!(self.place, Place::Candle(candle_core::Device::Cpu))
     }
 

@@ -52,7 +52,9 @@ impl Kind {
 /// Bytes of a weight of `rows` arranged rows and `cols` features.
 pub(super) fn bytes(rows: usize, cols: usize, format: Format) -> usize {
     match format {
-        Format::Exact | Format::Bf16 => layout::pitch(cols).saturating_mul(2).saturating_mul(rows),
+        Format::Exact | Format::Bf16 | Format::Bf16Squeezed => {
+            layout::pitch(cols).saturating_mul(2).saturating_mul(rows)
+        }
         Format::Quantized(scheme) => {
             layout::sixteen_rows(cols, Kind::of(scheme)).saturating_mul(rows.div_ceil(16))
         }

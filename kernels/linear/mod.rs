@@ -35,9 +35,20 @@ pub enum Format {
     Exact,
     /// Packed as bf16. Both factors of a product are rounded to bf16, sums are f32.
     Bf16,
+    /// The same numbers and products, on the host in twelve bits where the processor has a fast way for that and the
+    /// weights allow it: for layers that mostly see a few tokens at a time, and read their weights for each of them. Such a
+    /// weight has no [`Weight::packed_bytes`].
+    Bf16Squeezed,
     /// Packed as integers with a scale for each group. Inputs are rounded to 8-bit integers, token by token and group
     /// by group; sums within a group are exact, over groups f32.
     Quantized(Scheme),
+}
+
+impl Format {
+    /// The format in which a weight has [`Weight::packed_bytes`], if it has any.
+    pub fn in_files(self) -> Self {
+        if self == Self::Bf16Squeezed { Self::Bf16 } else { self }
+    }
 }
 
 /// The weight of a linear layer or of an embedding, `(out, in)`, prepared for a device. Clones share it.
@@ -101,6 +112,12 @@ impl Weight {
                 parts.iter().for_each(HostMatrix::release);
                 WeightStorage::Bf16(packed)
             }
+            (Format::Bf16Squeezed, _) if device.is_host() => {
+                let source = Source::new(&parts, order);
+                let packed = PackedBf16::pack_squeezed(&source, "a weight in bf16")?;
+                parts.iter().for_each(HostMatrix::release);
+                WeightStorage::Bf16(packed)
+            }
             (Format::Quantized(scheme), _) if device.is_host() => {
                 let packed = PackedInt::pack(&Source::new(&parts, order), scheme, "a quantized weight")?;
                 parts.iter().for_each(HostMatrix::release);
@@ -109,7 +126,7 @@ impl Weight {
             (_, Some(gpu)) => {
                 let weight = match format {
                     Format::Quantized(scheme) => CudaWeight::quantize(&parts, order, scheme, gpu)?,
-                    Format::Bf16 => CudaWeight::upload(&parts, order, gpu)?,
+                    Format::Bf16 | Format::Bf16Squeezed => CudaWeight::upload(&parts, order, gpu)?,
                     Format::Exact => match parts.iter().find(|part| part.dtype() != DType::BF16) {
                         None => CudaWeight::upload(&parts, order, gpu)?,
                         Some(wider) => {
@@ -143,7 +160,7 @@ impl Weight {
     pub fn packed_bytes(&self) -> Option<&[u8]> {
         match &self.storage {
             WeightStorage::Host(_) | WeightStorage::Candle(_) | WeightStorage::Cuda(_) => None,
-            WeightStorage::Bf16(packed) => Some(packed.bytes()),
+            WeightStorage::Bf16(packed) => packed.bytes(),
             WeightStorage::Quantized(packed) => Some(packed.bytes()),
         }
     }
@@ -165,16 +182,27 @@ impl Weight {
             Order::Stacked => rows,
             Order::Interleaved => (rows / 2).div_ceil(GROUP_ROWS).saturating_mul(PANEL),
         };
-        let frozen = pages::Frozen::copy_of(bytes, "packed weights")?;
+        let what = "packed weights";
         let storage = match format {
             Format::Exact => return Err(argument(OP, "format", format, "a packed one")),
-            Format::Bf16 => WeightStorage::Bf16(PackedBf16::from_bytes(packed_rows, cols, frozen)?),
+            Format::Bf16 => {
+                let frozen = pages::Frozen::copy_of(bytes, what)?;
+                WeightStorage::Bf16(PackedBf16::from_bytes(packed_rows, cols, frozen)?)
+            }
+            Format::Bf16Squeezed => {
+                WeightStorage::Bf16(PackedBf16::squeeze_bytes(packed_rows, cols, bytes, what)?)
+            }
             Format::Quantized(scheme) => {
+                let frozen = pages::Frozen::copy_of(bytes, what)?;
                 WeightStorage::Quantized(PackedInt::from_bytes(scheme, packed_rows, cols, frozen)?)
             }
         };
         bytes.release();
-        Ok(Self { storage, order, rows, cols, size_in_bytes: bytes.as_ref().len() })
+        let size_in_bytes = match &storage {
+            WeightStorage::Bf16(packed) => packed.size_in_bytes(),
+            _ => bytes.as_ref().len(),
+        };
+        Ok(Self { storage, order, rows, cols, size_in_bytes })
     }
 
     /// The same weight for `device`: what is packed on the host is uploaded where `device` is a CUDA device, and all else

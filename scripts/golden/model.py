@@ -13,6 +13,8 @@ from . import images, mrope, text
 from .files import Folder
 
 STEPS = 32
+# Of an answer that goes on to its end, where the cases ask for that.
+MOST_STEPS = 160
 TOP = 32
 
 
@@ -33,7 +35,7 @@ def write(folder: Folder, name: str, checkpoint: Path) -> None:
     report, tensors = {}, {}
     for key, case in folder.cases["conversations"].items():
         prompt = Prompt(folder, case, tokenizer, checkpoint, model.config)
-        logits, generated, prefill_argmax, seen = decode_greedily(model, prompt)
+        logits, generated, prefill_argmax, seen = decode_greedily(model, prompt, case.get("to_the_end", False))
         two = np.sort(logits, axis=1)[:, -2:]
         report[key] = {
             "messages": case["messages"],
@@ -157,10 +159,15 @@ def observe(model):
     return seen, [module.register_forward_hook(keep(name)) for name, module in points.items()]
 
 
-def decode_greedily(model, prompt: Prompt):
-    """Logits (steps, vocab), the chosen ids, the arg-max after each prompt token, and the activations of the prefill."""
+def decode_greedily(model, prompt: Prompt, to_the_end: bool = False):
+    """Logits (steps, vocab), the chosen ids, the arg-max after each prompt token, and the activations of the prefill.
+
+    There are `STEPS` steps, or as many as the answer has with the token that ends it."""
     import torch
 
+    ends = model.generation_config.eos_token_id if to_the_end else []
+    ends = ends if isinstance(ends, list) else [ends]
+    most = MOST_STEPS if to_the_end else STEPS
     seen, hooks = observe(model)
     logits, generated = [], []
     with torch.no_grad():
@@ -177,7 +184,7 @@ def decode_greedily(model, prompt: Prompt):
         while True:
             logits.append(out.logits[0, -1].numpy())
             generated.append(int(logits[-1].argmax()))
-            if len(generated) == STEPS:
+            if len(generated) == most or generated[-1] in ends:
                 break
             out = model(
                 input_ids=torch.tensor([generated[-1:]]),

@@ -51,7 +51,7 @@ pub(crate) fn precision_limit(precision: Precision) -> Limit {
 /// stay as they are stored are taken for bf16.
 pub(crate) fn bytes_per_weight(format: Format, device: &Device) -> Result<f64> {
     const ROWS: usize = 32;
-    const COLS: usize = 512;
+    const COLS: usize = 2048;
     let weight = random_weight(&[ROWS], COLS, Order::Stacked, format, device)?;
     Ok(weight.size_in_bytes() as f64 / (ROWS * COLS) as f64)
 }

@@ -267,7 +267,11 @@ impl Shapes<'_> {
             let Layer { name, what, ref parts, features } = layer;
             let out: usize = parts.iter().sum();
             for &weights in &self.options.weights {
-                let format = if what == Product::Head { weights.vocabulary() } else { weights.layers() };
+                let format = match what {
+                    Product::Head => weights.vocabulary(),
+                    _ if name.starts_with("vision") => weights.tower_layers(),
+                    _ => weights.layers(),
+                };
                 let bytes = format::bytes_per_weight(format, self.device)? * (out * features) as f64;
                 let order = if what == Product::SwiGlu { Order::Interleaved } else { Order::Stacked };
                 let copies: Vec<Weight> = (0..self.copies(bytes))

@@ -136,7 +136,7 @@ pub struct Loaded<T> {
 pub fn tower(folder: &Path, device: &str, weights: WeightFormat) -> Result<Loaded<Tower>> {
     load(folder, device, weights, |loader, sizes, weights, device| {
         let weights = weights.of_tower();
-        let scope = loader.scope_any(&["model.visual", "visual"])?.with_format(weights.layers());
+        let scope = loader.scope_any(&["model.visual", "visual"])?.with_format(weights.tower_layers());
         Ok((Tower::load(&scope, &sizes.vision, device)?, weights))
     })
 }

@@ -112,7 +112,7 @@ fn model(device: &Device, source: &Source, seed: u64, how: &str) -> Result<Vec<L
 
     let load = |device: &Device, format: WeightFormat| -> Result<Tower> {
         let loader = checkpoint.loader(device);
-        let scope = loader.scope_any(&["model.visual", "visual"])?.with_format(format.layers());
+        let scope = loader.scope_any(&["model.visual", "visual"])?.with_format(format.tower_layers());
         Ok(Tower::load(&scope, &vision, device)?)
     };
     let side = vision.geometry.factor();

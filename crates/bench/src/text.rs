@@ -142,29 +142,39 @@ pub fn decode(
     let config = decoder.config();
     let between = limits.reads_between()?;
     let mut table = Table::new("decoding, one token of each sequence a step", DECODE_COLUMNS);
-    for &depth in &options.depths {
-        for &sequences in &options.sequences {
-            ensure!(sequences > 0, "0 sequences are decoded at once, expected 1 at least");
+    let mut rows = Vec::new();
+    for (i, &sequences) in options.sequences.iter().enumerate() {
+        ensure!(sequences > 0, "0 sequences are decoded at once, expected 1 at least");
+        let mut all = Vec::new();
+        for &depth in &options.depths {
             progress(&format!("prefill of {sequences} x {depth} tokens"));
             let mut batches = Batches::new(&decoder, sequences, depth + options.steps + 1)?;
             batches.append(depth, CHUNK)?;
-            device.synchronize()?;
-            let (mut seconds, mut reads) = (Vec::new(), Vec::new());
-            for step in 0..=options.steps {
+            all.push((depth, batches, Steps::default()));
+        }
+        device.synchronize()?;
+        // Depths take turns, so that what comes and goes on the machine meets them alike.
+        let mut before = between.read();
+        for step in 0..=options.steps {
+            for (depth, batches, steps) in &mut all {
                 progress(&format!("decoding {sequences} at depth {depth}, {step} of {}", options.steps));
                 let (time, ()) = timed_on(&device, || batches.step())?;
+                let after = between.read();
                 if step > 0 {
-                    seconds.push(time);
+                    steps.seconds.push(time);
+                    steps.reads.extend(before.zip(after).map(|(before, after)| (before + after) / 2.0));
                 }
-                reads.extend(between.read());
+                before = after;
             }
+        }
+        for (j, (depth, _, steps)) in all.into_iter().enumerate() {
             let keys = depth as f64 + 1.0 + options.steps as f64 / 2.0;
             let bytes = decode_bytes(config, weights, &device, keys * sequences as f64)?;
-            let share = share_of_reads(bytes, &seconds, &reads);
-            let spread = Spread::of(seconds);
+            let share = steps.share_of_reads(bytes);
+            let spread = Spread::of(steps.seconds);
             let per_second = spread.rate(bytes).median;
             let [time, p10, p90] = spread.scaled(1e3).cells();
-            table.push([
+            let row = [
                 json!(depth),
                 json!(sequences),
                 time,
@@ -172,12 +182,15 @@ pub fn decode(
                 p90,
                 json!(spread.rate(sequences as f64).median),
                 json!(per_second / 1e9),
-                (!reads.is_empty()).then(|| Spread::of(reads).median / 1e9).into(),
+                (!steps.reads.is_empty()).then(|| Spread::of(steps.reads).median / 1e9).into(),
                 share.map_or_else(|| limits.percent(Limit::Read, per_second), |share| json!(100.0 * share)),
                 json!(spread.n),
-            ]);
+            ];
+            rows.push(((j, i), row));
         }
     }
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().for_each(|(_, row)| table.push(row));
     let conditions: Vec<(&'static str, Value)> = vec![
         ("weights", json!(weights.to_string())),
         ("tokens", json!("random; sampling is not counted")),
@@ -196,13 +209,21 @@ pub fn decode(
     Ok(Report { bench: "decode", conditions, limits: Some(limits.clone()), tables: vec![table] })
 }
 
-/// The median of each step's rate as a share of what memory gave on both sides of it: `reads` has one more than
-/// `seconds`. `None` when nothing was read.
-fn share_of_reads(bytes: f64, seconds: &[f64], reads: &[f64]) -> Option<f64> {
-    let share =
-        |(seconds, read): (&f64, &[f64])| bytes / seconds / (read.iter().sum::<f64>() / read.len() as f64);
-    let shares: Vec<f64> = seconds.iter().zip(reads.windows(2)).map(share).collect();
-    (!shares.is_empty()).then(|| Spread::of(shares).median)
+/// Steps of one kind.
+#[derive(Default)]
+struct Steps {
+    seconds: Vec<f64>,
+    /// For each step what memory gave on both sides of it, in bytes a second; none when nothing was read.
+    reads: Vec<f64>,
+}
+
+impl Steps {
+    /// The median of each step's rate as a share of what memory gave beside it. `None` when nothing was read.
+    fn share_of_reads(&self, bytes: f64) -> Option<f64> {
+        let share = |(seconds, read): (&f64, &f64)| bytes / seconds / read;
+        let shares: Vec<f64> = self.seconds.iter().zip(&self.reads).map(share).collect();
+        (!shares.is_empty()).then(|| Spread::of(shares).median)
+    }
 }
 
 /// Sequences of equal length that grow together.
@@ -314,7 +335,8 @@ mod tests {
     use super::*;
     use crate::model::{RandomModel, Sizes};
 
-    /// The published 3B model has 5.55 GFLOP a token in its layers and 6.17 GB of weights in bf16.
+    /// The published 3B model has 5.55 GFLOP a token in its layers and 6.17 GB of weights in bf16, three quarters of that
+    /// where they are squeezed.
     #[test]
     fn operations_and_bytes_are_those_of_the_model() {
         let config = Sizes::preset("3b").unwrap().decoder;
@@ -322,7 +344,8 @@ mod tests {
         let bytes = |weights| decode_bytes(&config, weights, &device, 0.0).unwrap();
         assert!(bytes(WeightFormat::Int4) < bytes(WeightFormat::Int8));
         assert!((2.0 * layer_weights(&config) / 1e9 - 5.55).abs() < 0.01);
-        assert!((bytes(WeightFormat::Bf16) / 1e9 - 6.17).abs() < 0.01);
+        let bf16 = bytes(WeightFormat::Bf16) / 1e9;
+        assert!((bf16 - 6.17).abs() < 0.01 || (4.63..4.65).contains(&bf16), "{bf16}");
         let one = prefill_operations(&config, 1);
         assert!((one / (2.0 * (layer_weights(&config) + head_weights(&config))) - 1.0).abs() < 1e-3);
     }
@@ -330,9 +353,9 @@ mod tests {
     #[test]
     fn each_step_is_held_against_the_reads_beside_it() {
         // Memory slows down by half in the middle, and the steps with it.
-        let share = share_of_reads(10.0, &[1.0, 4.0 / 3.0, 2.0], &[20.0, 20.0, 10.0, 10.0]);
-        assert_eq!(share, Some(0.5));
-        assert_eq!(share_of_reads(10.0, &[1.0], &[]), None);
+        let steps = Steps { seconds: vec![1.0, 4.0 / 3.0, 2.0], reads: vec![20.0, 15.0, 10.0] };
+        assert_eq!(steps.share_of_reads(10.0), Some(0.5));
+        assert_eq!(Steps { seconds: vec![1.0], reads: Vec::new() }.share_of_reads(10.0), None);
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Model {
             }
         }
         progress(Progress::VisionTower);
-        let visual = loader.scope_any(&["model.visual", "visual"])?.with_format(tower_format.layers());
+        let visual = loader.scope_any(&["model.visual", "visual"])?.with_format(tower_format.tower_layers());
         let tower = Tower::load(&visual, &vision_config, device)?;
         progress(Progress::Decoder);
         let of_decoder = ocellus_decoder::Formats {

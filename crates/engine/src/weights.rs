@@ -51,10 +51,15 @@ impl WeightFormat {
     pub fn layers(self) -> Format {
         match self {
             Self::Auto | Self::F32 => Format::Exact,
-            Self::Bf16 => Format::Bf16,
+            Self::Bf16 => Format::Bf16Squeezed,
             Self::Int8 => Format::Quantized(Scheme::Int8),
             Self::Int4 => Format::Quantized(Scheme::Int4Asymmetric),
         }
+    }
+
+    /// The format of the vision tower's layers, which always see many patches at a time.
+    pub fn tower_layers(self) -> Format {
+        self.layers().in_files()
     }
 
     /// The format of the output layer and of the table of embeddings.

@@ -267,14 +267,15 @@ impl<'l> Scope<'l> {
     fn weight(&self, key: &str, parts: Vec<HostMatrix>, order: Order) -> Result<Weight> {
         let Loader { device, packed, made, .. } = self.loader;
         let cols = parts.first().map_or(0, HostMatrix::cols);
+        let format = if made.is_some() || !device.is_host() { self.format.in_files() } else { self.format };
         let found =
             packed.as_ref().filter(|_| self.format != Format::Exact).and_then(|packed| packed.get(key));
         let weight = match found {
             Some(bytes) => {
                 let rows: Vec<usize> = parts.iter().map(HostMatrix::rows).collect();
-                Weight::from_packed(&rows, cols, order, self.format, &bytes)?.on(device)?
+                Weight::from_packed(&rows, cols, order, format, &bytes)?.on(device)?
             }
-            None => Weight::new(parts, order, self.format, device)?,
+            None => Weight::new(parts, order, format, device)?,
         };
         if let Some(made) = made
             && weight.packed_bytes().is_some()

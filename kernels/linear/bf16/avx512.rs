@@ -3,7 +3,10 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{End, Path, ROW, Tile};
+use super::{
+    squeeze::{self, UNIT, UNIT_BYTES, WHOLE_WORDS},
+    tile::{End, Path, ROW, SqueezedTile, Tile},
+};
 use crate::{
     exp::avx512::silu,
     linear::product::{Finish, PANEL},
@@ -36,6 +39,28 @@ impl Path for Avx512 {
                 10 => compute::<10>(tile),
                 11 => compute::<11>(tile),
                 _ => compute::<12>(tile),
+            }
+        }
+    }
+
+    const SQUEEZES: bool = true;
+
+    unsafe fn squeezed(tile: &SqueezedTile<'_, u16>) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match tile.rows {
+                1 => compute_squeezed::<1>(tile),
+                2 => compute_squeezed::<2>(tile),
+                3 => compute_squeezed::<3>(tile),
+                4 => compute_squeezed::<4>(tile),
+                5 => compute_squeezed::<5>(tile),
+                6 => compute_squeezed::<6>(tile),
+                7 => compute_squeezed::<7>(tile),
+                8 => compute_squeezed::<8>(tile),
+                9 => compute_squeezed::<9>(tile),
+                10 => compute_squeezed::<10>(tile),
+                11 => compute_squeezed::<11>(tile),
+                _ => compute_squeezed::<12>(tile),
             }
         }
     }
@@ -123,8 +148,8 @@ unsafe fn accumulate<const M: usize, const AHEAD: bool>(
     for _ in 0..features / 8 {
         for pair in 0..4 {
             if AHEAD {
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(pair * PANEL).cast());
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(pair * PANEL + 16).cast());
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(pair * PANEL).cast());
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(pair * PANEL + 16).cast());
             }
             // SAFETY: the caller's promise.
             unsafe {
@@ -143,6 +168,110 @@ unsafe fn accumulate<const M: usize, const AHEAD: bool>(
         ahead = ahead.wrapping_add(4 * PANEL);
     }
     sums
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn compute_squeezed<const M: usize>(tile: &SqueezedTile<'_, u16>) {
+    let panel = &tile.panel;
+    let mut sums: Sums<M> = [[_mm512_setzero_ps(); 2]; M];
+    let count = panel.units.len() / UNIT_BYTES;
+    let (mut unit, mut whole, mut x) = (0, 0, tile.x);
+    // SAFETY: the tile's promises: every block of `x` has `M` rows and all blocks together as many features as the panel,
+    // whose whole units lie in order.
+    unsafe {
+        let bytes = upper_bytes(&panel.bytes);
+        while unit < count {
+            let end = count.min(unit + tile.block / UNIT);
+            let mut x_unit = x;
+            while unit < end {
+                let next = panel.places.get(whole).map_or(end, |&place| end.min(place as usize));
+                while unit < next {
+                    let weights = expand_unit(bytes, panel.units.as_ptr().add(unit * UNIT_BYTES));
+                    add_unit(&mut sums, weights, x_unit);
+                    x_unit = x_unit.add(UNIT);
+                    unit += 1;
+                }
+                if unit < end {
+                    let words = panel.words[whole * WHOLE_WORDS..][..WHOLE_WORDS].as_ptr();
+                    let vector = |i: usize| _mm512_loadu_si512(words.add(i * 16).cast());
+                    add_unit(&mut sums, [[vector(0), vector(1)], [vector(2), vector(3)]], x_unit);
+                    x_unit = x_unit.add(UNIT);
+                    (unit, whole) = (unit + 1, whole + 1);
+                }
+            }
+            x = x.wrapping_add(tile.x_stride);
+        }
+        finish(sums, tile.end);
+    }
+}
+
+/// Adds the products of two pairs of features.
+///
+/// # Safety
+/// `x` has `M` rows of four features.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn add_unit<const M: usize>(sums: &mut Sums<M>, weights: [[__m512i; 2]; 2], x: *const u16) {
+    for (pair, weights) in weights.into_iter().enumerate() {
+        let [low, high] = weights.map(|bits| as_bf16(bits));
+        for (row, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let x = unsafe { x.add(row * ROW + pair * 2).cast::<i32>().read_unaligned() };
+            let x = as_bf16(_mm512_set1_epi32(x));
+            sums[0] = _mm512_dpbf16_ps(sums[0], x, low);
+            sums[1] = _mm512_dpbf16_ps(sums[1], x, high);
+        }
+    }
+}
+
+/// The upper bytes in every 128 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn upper_bytes(bytes: &[u8; squeeze::BYTES]) -> __m512i {
+    // SAFETY: sixteen bytes.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+/// Both pairs of a unit, each as two vectors of sixteen rows.
+///
+/// # Safety
+/// `unit` is 192 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn expand_unit(bytes: __m512i, unit: *const u8) -> [[__m512i; 2]; 2] {
+    let mask = _mm512_set1_epi8(15);
+    // SAFETY: the caller's promise.
+    let load = |i: usize| unsafe { _mm512_loadu_si512(unit.add(64 * i).cast()) };
+    let codes = load(0);
+    let upper = [
+        _mm512_shuffle_epi8(bytes, _mm512_and_si512(codes, mask)),
+        _mm512_shuffle_epi8(bytes, _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask)),
+    ];
+    let lower = [load(1), load(2)];
+    [
+        [_mm512_unpacklo_epi8(lower[0], upper[0]), _mm512_unpackhi_epi8(lower[0], upper[0])],
+        [_mm512_unpacklo_epi8(lower[1], upper[1]), _mm512_unpackhi_epi8(lower[1], upper[1])],
+    ]
+}
+
+/// Writes what units of a panel stand for, all of them squeezed ones.
+///
+/// # Safety
+/// The processor has the instructions, and there are as many units as two pairs of features of 32 rows.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn expand(bytes: &[u8; squeeze::BYTES], units: &[u8], pairs: &mut [u32]) {
+    let bytes = upper_bytes(bytes);
+    for (unit, words) in units.chunks_exact(UNIT_BYTES).zip(pairs.chunks_exact_mut(WHOLE_WORDS)) {
+        // SAFETY: a unit is 192 bytes, and its words are four vectors.
+        unsafe {
+            let [[a, b], [c, d]] = expand_unit(bytes, unit.as_ptr());
+            let words = words.as_mut_ptr();
+            _mm512_storeu_si512(words.cast(), a);
+            _mm512_storeu_si512(words.add(16).cast(), b);
+            _mm512_storeu_si512(words.add(32).cast(), c);
+            _mm512_storeu_si512(words.add(48).cast(), d);
+        }
+    }
 }
 
 #[inline]

@@ -4,6 +4,8 @@
 //! values of both side by side, as the dot product instruction of bf16 takes them. Rows are filled up to 32 with
 //! zeros, features to [`FEATURES`].
 //!
+//! For a few tokens, [`squeeze`] holds the same numbers in three quarters of the bytes.
+//!
 //! **Arithmetic.** Activations are rounded to bf16, products are summed in f32: each element of `y` has one
 //! accumulator that goes through the pairs of features in order, for any number of tokens. The accumulator may rest
 //! in memory between blocks of features, which changes no bit.
@@ -20,6 +22,7 @@ mod avx512;
 mod pack;
 mod portable;
 mod product;
+mod squeeze;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -43,7 +46,15 @@ const FEATURES: usize = 32;
 pub(crate) struct PackedBf16 {
     rows: usize,
     cols: usize,
-    bytes: Frozen,
+    store: Store,
+}
+
+/// How the numbers lie in memory.
+#[derive(Clone, Debug)]
+enum Store {
+    /// In the layout of this module.
+    Plain(Frozen),
+    Squeezed(squeeze::Squeezed),
 }
 
 impl PackedBf16 {
@@ -60,10 +71,7 @@ impl PackedBf16 {
     /// [`crate::Error::Argument`] when the bytes do not fit the shape or don't begin on a cache line.
     pub(crate) fn from_bytes(rows: usize, cols: usize, bytes: Frozen) -> Result<Self> {
         let slice = bytes.as_slice();
-        if Self::packed_size(rows, cols) != Some(slice.len()) {
-            let expected = format!("the size of a packed weight of {rows} x {cols}");
-            return Err(argument(OP, "bytes", slice.len(), expected));
-        }
+        Self::check_bytes(rows, cols, slice.len())?;
         if slice.as_ptr().align_offset(crate::pages::ALIGNMENT) != 0 {
             return Err(argument(
                 OP,
@@ -72,12 +80,22 @@ impl PackedBf16 {
                 "the beginning of a cache line",
             ));
         }
-        Ok(Self { rows, cols, bytes })
+        Ok(Self { rows, cols, store: Store::Plain(bytes) })
     }
 
-    /// The packed bytes, little-endian, as [`Self::from_bytes`] takes them.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
+    fn check_bytes(rows: usize, cols: usize, len: usize) -> Result<()> {
+        if Self::packed_size(rows, cols) == Some(len) {
+            return Ok(());
+        }
+        Err(argument(OP, "bytes", len, format!("the size of a packed weight of {rows} x {cols}")))
+    }
+
+    /// The packed bytes, little-endian, as [`Self::from_bytes`] takes them; `None` of a squeezed weight.
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match &self.store {
+            Store::Plain(bytes) => Some(bytes.as_slice()),
+            Store::Squeezed(_) => None,
+        }
     }
 
     /// The number of packed rows, those included that fill up an interleaved weight's last group.
@@ -87,7 +105,10 @@ impl PackedBf16 {
 
     /// The size in memory.
     pub(crate) fn size_in_bytes(&self) -> usize {
-        self.bytes().len()
+        match &self.store {
+            Store::Plain(bytes) => bytes.as_slice().len(),
+            Store::Squeezed(squeezed) => squeezed.size_in_bytes(),
+        }
     }
 
     /// `y = finish(x · Wᵀ + b)`; see [`Product`]. Rows of `x` may be longer than the weight's features by what
@@ -104,10 +125,10 @@ impl PackedBf16 {
         self.check(&p)?;
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => product::multiply::<avx512::Avx512>(self, p),
+            Isa::Avx512 => product::multiply::<avx512::Avx512>(isa, self, p),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => product::multiply::<avx2::Avx2>(self, p),
-            _ => product::multiply::<portable::Portable>(self, p),
+            Isa::Avx2 => product::multiply::<avx2::Avx2>(isa, self, p),
+            _ => product::multiply::<portable::Portable>(isa, self, p),
         }
     }
 

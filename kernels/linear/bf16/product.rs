@@ -3,14 +3,16 @@
 use std::{cell::RefCell, ops::Range, sync::Mutex, sync::PoisonError};
 
 use super::{
-    PackedBf16,
-    tile::{Ahead, BLOCK, End, Path, ROW, Tile},
+    PackedBf16, Store,
+    squeeze::{Squeezed, UNIT, UNIT_BYTES},
+    tile::{Ahead, BLOCK, End, Path, ROW, SqueezedTile, Tile},
 };
 use crate::{
     Result,
     linear::product::{Finish, PANEL, Product},
     pages::Block,
     pool::{self, SharedSlice},
+    processor::Isa,
 };
 
 /// Panels whose blocks of features lie in the second-level cache together, and share a pass over `x`.
@@ -25,7 +27,7 @@ const LARGE_X: usize = 1 << 15;
 const DISTANCE: usize = 32;
 
 /// The product; all lengths were checked by [`PackedBf16::check`].
-pub(super) fn multiply<P: Path>(weight: &PackedBf16, p: Product<'_>) -> Result<()> {
+pub(super) fn multiply<P: Path>(isa: Isa, weight: &PackedBf16, p: Product<'_>) -> Result<()> {
     let outputs = weight.outputs(p.finish);
     if p.tokens == 0 || outputs == 0 {
         return Ok(());
@@ -45,7 +47,11 @@ pub(super) fn multiply<P: Path>(weight: &PackedBf16, p: Product<'_>) -> Result<(
         let job = Job::<P> {
             x: elements.as_ptr(),
             rows: rows.len(),
-            panels: bytemuck::cast_slice(weight.bytes()),
+            isa,
+            panels: match &weight.store {
+                Store::Plain(bytes) => Panels::Plain(bytemuck::cast_slice(bytes.as_slice())),
+                Store::Squeezed(squeezed) => Panels::Squeezed(squeezed),
+            },
             features: weight.padded_cols(),
             blocks,
             panel_rows: weight.rows,
@@ -111,13 +117,21 @@ impl Rounding<'_> {
     }
 }
 
+/// The weight.
+#[derive(Clone, Copy)]
+enum Panels<'a> {
+    /// `(panels, features / 2, 32)`.
+    Plain(&'a [u32]),
+    Squeezed(&'a Squeezed),
+}
+
 /// One product of at most [`X_BYTES`] of rounded `x`.
 struct Job<'a, P: Path> {
     /// `(blocks, rows, ROW)`.
     x: *const P::Element,
     rows: usize,
-    /// `(panels, features / 2, 32)`.
-    panels: &'a [u32],
+    isa: Isa,
+    panels: Panels<'a>,
     /// The padded number.
     features: usize,
     blocks: Blocks,
@@ -144,6 +158,24 @@ struct Strip {
 thread_local! {
     /// `(panels of a group, rows of a strip, 32)`.
     static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// `(panels of a group, features of a block / 2, 32)`, where the weight is squeezed; all features of one panel when
+    /// streaming without a path for that.
+    static WIDE: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sixteen pairs, a cache line.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
+/// Gives room for `len` pairs.
+fn with_wide<T>(len: usize, work: impl FnOnce(&mut [u32]) -> T) -> T {
+    WIDE.with_borrow_mut(|wide| {
+        if wide.len() < len.div_ceil(16) {
+            wide.resize(len.div_ceil(16), Line([0; 16]));
+        }
+        work(&mut bytemuck::cast_slice_mut(wide)[..len])
+    })
 }
 
 impl<P: Path> Job<'_, P> {
@@ -153,25 +185,51 @@ impl<P: Path> Job<'_, P> {
         pool::run(shares.count(), |share| {
             for panel in shares.share(share) {
                 let end = self.end(panel, 0);
-                let start = self.panel(panel, 0);
-                let ahead = Ahead { start: start.wrapping_add(DISTANCE * PANEL), pairs: self.features / 2 };
-                let tile = Tile {
-                    x: self.x,
-                    block: self.blocks.size,
-                    x_stride: self.rows * ROW,
-                    rows: self.rows,
-                    panel: start,
-                    features: self.features,
-                    sums: std::ptr::null_mut(),
-                    resumes: false,
-                    end: Some(&end),
-                    ahead: [ahead, Ahead::NOTHING],
-                };
-                // SAFETY: `multiply` chose a path that the processor has, `check` compared all lengths, and this
-                // panel belongs to this task.
-                unsafe { P::tile(&tile) };
+                match self.panels {
+                    Panels::Plain(_) => {
+                        let start = self.panel(panel, 0);
+                        let ahead =
+                            Ahead { start: start.wrapping_add(DISTANCE * PANEL), pairs: self.features / 2 };
+                        self.stream_panel(start, ahead, &end);
+                    }
+                    Panels::Squeezed(weight) if P::SQUEEZES => {
+                        let tile = SqueezedTile {
+                            x: self.x,
+                            block: self.blocks.size,
+                            x_stride: self.rows * ROW,
+                            rows: self.rows,
+                            panel: weight.panel(panel),
+                            end: &end,
+                        };
+                        // SAFETY: as in `stream_panel`.
+                        unsafe { P::squeezed(&tile) };
+                    }
+                    Panels::Squeezed(weight) => with_wide(self.features / 2 * PANEL, |wide| {
+                        weight.panel(panel).expand(self.isa, 0..self.features, wide);
+                        self.stream_panel(wide.as_ptr(), Ahead::NOTHING, &end);
+                    }),
+                }
             }
         });
+    }
+
+    /// All rows times one panel, whose pairs begin at `panel`.
+    fn stream_panel(&self, panel: *const u32, ahead: Ahead, end: &End) {
+        let tile = Tile {
+            x: self.x,
+            block: self.blocks.size,
+            x_stride: self.rows * ROW,
+            rows: self.rows,
+            panel,
+            features: self.features,
+            sums: std::ptr::null_mut(),
+            resumes: false,
+            end: Some(end),
+            ahead: [ahead, Ahead::NOTHING],
+        };
+        // SAFETY: `multiply` chose a path that the processor has, `check` compared all lengths, and this panel belongs to
+        // this task.
+        unsafe { P::tile(&tile) };
     }
 
     /// Strips of rows times groups of panels, block by block of features.
@@ -189,19 +247,32 @@ impl<P: Path> Job<'_, P> {
                 if sums.len() < size {
                     sums.resize(GROUP * strips.longest() * PANEL, 0.0);
                 }
-                self.strip(Strip { rows: strip, panels: group, next_panel: next }, &mut sums[..size]);
+                let strip = Strip { rows: strip, panels: group, next_panel: next };
+                match self.panels {
+                    Panels::Plain(_) => self.strip(strip, &mut sums[..size], &mut []),
+                    Panels::Squeezed(_) => {
+                        let pairs = strip.panels.len() * self.blocks.size / 2 * PANEL;
+                        with_wide(pairs, |wide| self.strip(strip, &mut sums[..size], wide));
+                    }
+                }
             });
         });
     }
 
-    /// `sums: (panels, rows, 32)`.
-    fn strip(&self, strip: Strip, sums: &mut [f32]) {
+    /// `sums: (panels, rows, 32)`; `wide: (panels, features of a block / 2, 32)` where the weight is squeezed.
+    fn strip(&self, strip: Strip, sums: &mut [f32], wide: &mut [u32]) {
         let tiles = Parts::new(strip.rows.len(), P::ROWS);
         let group = strip.panels.len();
         for block in 0..self.blocks.count {
             let first = block * self.blocks.size;
             let features = self.blocks.size.min(self.features - first);
             let last = block + 1 == self.blocks.count;
+            let panel_words = self.blocks.size / 2 * PANEL;
+            if let Panels::Squeezed(weight) = self.panels {
+                for (panel, wide) in strip.panels.clone().zip(wide.chunks_exact_mut(panel_words)) {
+                    weight.panel(panel).expand(self.isa, first..first + features, wide);
+                }
+            }
             for index in 0..tiles.count {
                 let rows = tiles.part(index);
                 let row = strip.rows.start + rows.start;
@@ -211,21 +282,26 @@ impl<P: Path> Job<'_, P> {
                 let next_rows = x.wrapping_add(rows.len() * ROW).cast::<u32>();
                 let row_pairs =
                     (rows.len() * ROW * size_of::<P::Element>()).div_ceil(group * 128).next_multiple_of(4);
-                let panel_pairs = (self.blocks.size / 2).div_ceil(tiles.count).next_multiple_of(4);
+                // In steps of 128 bytes, of which a squeezed panel has a quarter fewer.
+                let steps = match self.panels {
+                    Panels::Plain(_) => self.blocks.size / 2,
+                    Panels::Squeezed(_) => self.blocks.size / UNIT * UNIT_BYTES / 128,
+                };
+                let panel_pairs = steps.div_ceil(tiles.count).next_multiple_of(4);
                 for (i, panel) in strip.panels.clone().enumerate() {
                     let end = self.end(panel, row);
-                    let next_panel = if last {
-                        (strip.next_panel + i) * self.features
-                    } else {
-                        panel * self.features + first + features
+                    let next = if last { (strip.next_panel + i, 0) } else { (panel, first + features) };
+                    let next_panel = self.ahead(next.0, next.1);
+                    let start = match self.panels {
+                        Panels::Plain(_) => self.panel(panel, first),
+                        Panels::Squeezed(_) => wide[i * panel_words..].as_ptr(),
                     };
-                    let next_panel = self.panels.as_ptr().wrapping_add(next_panel / 2 * PANEL);
                     let tile = Tile {
                         x,
                         block: self.blocks.size,
                         x_stride: self.rows * ROW,
                         rows: rows.len(),
-                        panel: self.panel(panel, first),
+                        panel: start,
                         features,
                         sums: sums[(i * strip.rows.len() + rows.start) * PANEL..][..rows.len() * PANEL]
                             .as_mut_ptr(),
@@ -250,9 +326,26 @@ impl<P: Path> Job<'_, P> {
         self.panel_rows.div_ceil(PANEL)
     }
 
+    /// A panel that is not squeezed, from `feature` on.
     fn panel(&self, panel: usize, feature: usize) -> *const u32 {
         let start = (panel * self.features + feature) / 2 * PANEL;
-        self.panels[start..].as_ptr()
+        match self.panels {
+            Panels::Plain(words) => words[start..].as_ptr(),
+            Panels::Squeezed(_) => std::ptr::null(),
+        }
+    }
+
+    /// Where a panel lies from `feature` on, to fetch it: it need not be there.
+    fn ahead(&self, panel: usize, feature: usize) -> *const u32 {
+        match self.panels {
+            Panels::Plain(words) => {
+                words.as_ptr().wrapping_add((panel * self.features + feature) / 2 * PANEL)
+            }
+            Panels::Squeezed(_) if panel >= self.panel_count() => std::ptr::null(),
+            Panels::Squeezed(weight) => {
+                weight.panel(panel).units.as_ptr().wrapping_add(feature / UNIT * UNIT_BYTES).cast()
+            }
+        }
     }
 
     fn end(&self, panel: usize, row: usize) -> End {

@@ -27,6 +27,80 @@ fn packed(rows: usize, cols: usize) -> PackedBf16 {
     PackedBf16::pack(&Source::new(&[matrix(2, rows, cols, DType::BF16)], Order::Stacked), "test").unwrap()
 }
 
+/// The same numbers in twelve bits; some of the panels' units are kept as they were.
+fn squeezed(weight: &PackedBf16) -> PackedBf16 {
+    let bytes = weight.bytes().unwrap();
+    let panel = weight.padded_cols() * PANEL * 2;
+    let fill = |index: usize, pairs: &mut [u32]| {
+        bytemuck::cast_slice_mut(pairs).copy_from_slice(&bytes[index * panel..][..panel]);
+        Ok(())
+    };
+    let store = squeeze::Squeezed::new(weight.rows, weight.cols, "test", &fill).unwrap().unwrap();
+    PackedBf16 { rows: weight.rows, cols: weight.cols, store: Store::Squeezed(store) }
+}
+
+fn bits(weight: &PackedBf16) -> Vec<u32> {
+    let mut values = vec![0.0; weight.cols];
+    let rows = 0..weight.rows;
+    rows.flat_map(|row| {
+        weight.read_row(row, &mut values).unwrap();
+        values.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[test]
+fn twelve_bits_give_the_same_bits() {
+    for (rows, cols) in [(1, 1), (33, 31), (65, 98), (130, 63), (40, 1025), (140, 2600)] {
+        // Mostly small numbers, and now and then what no sixteen upper bytes cover.
+        let rare = [0.0f32, -0.0, 1e-38, -3e38, f32::INFINITY, f32::NAN, 1e-20, -7e9];
+        let mut values = testing::numbers(21, rows * cols);
+        let every = 997;
+        for (i, value) in values.iter_mut().enumerate().filter(|(i, _)| i % every == every - 1) {
+            *value = rare[i / every % rare.len()];
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
+        let matrix = HostMatrix::new(HostBytes::new(Arc::new(bytes)), DType::BF16, rows, cols).unwrap();
+        let plain = PackedBf16::pack(&Source::new(&[matrix], Order::Stacked), "test").unwrap();
+        let squeezed = squeezed(&plain);
+        assert_eq!(bits(&plain), bits(&squeezed), "{rows} x {cols}");
+        for (i, tokens) in [1, 2, 3, 6, 7, 11, 12, 13, 24, 63, 800].into_iter().enumerate() {
+            let x = testing::numbers(tokens as u64, tokens * cols);
+            let finish = [Finish::Store, Finish::Add][i % 2];
+            let bias = (i % 3 == 0).then(|| testing::numbers(5, rows));
+            for isa in Isa::available() {
+                let run = |weight| {
+                    let case = Case { weight, x: &x, tokens, bias: bias.as_deref(), finish };
+                    let y = case.run(isa, &testing::numbers(6, case.y_len()));
+                    y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                assert!(run(&plain) == run(&squeezed), "{isa}, {rows} x {cols}, {tokens} tokens");
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_without_a_pattern_stay_as_they_are() {
+    let bytes: Vec<u8> = (0..64 * 64 * 2u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let matrix = HostMatrix::new(HostBytes::new(Arc::new(bytes)), DType::BF16, 64, 64).unwrap();
+    let packed = PackedBf16::pack_squeezed(&Source::new(&[matrix], Order::Stacked), "test").unwrap();
+    assert!(packed.bytes().is_some());
+}
+
+#[test]
+fn squeezed_weights_take_three_quarters() {
+    let plain = packed(96, 2048);
+    let bytes = HostBytes::new(Arc::new(plain.bytes().unwrap().to_vec()));
+    let squeezed = squeezed(&plain);
+    let share = squeezed.size_in_bytes() as f64 / plain.size_in_bytes() as f64;
+    assert!((0.75..0.77).contains(&share), "{share}");
+    let again = PackedBf16::squeeze_bytes(96, 2048, &bytes, "test").unwrap();
+    assert_eq!(bits(&again), bits(&plain));
+    assert!(PackedBf16::squeeze_bytes(96, 2047, &bytes, "test").is_ok());
+    assert!(PackedBf16::squeeze_bytes(128, 2048, &bytes, "test").is_err());
+}
+
 fn interleaved(rows: usize, cols: usize) -> PackedBf16 {
     let parts = [matrix(2, rows, cols, DType::BF16), matrix(3, rows, cols, DType::BF16)];
     PackedBf16::pack(&Source::new(&parts, Order::Interleaved), "test").unwrap()
@@ -262,7 +336,7 @@ fn packed_bytes_are_taken_back() {
     let copy = |len: usize| {
         let mut block = Block::zeros(len, "test").unwrap();
         let len = len.min(weight.size_in_bytes());
-        block.as_mut_slice()[..len].copy_from_slice(&weight.bytes()[..len]);
+        block.as_mut_slice()[..len].copy_from_slice(&weight.bytes().unwrap()[..len]);
         block.freeze()
     };
     let again = PackedBf16::from_bytes(70, 100, copy(weight.size_in_bytes())).unwrap();

@@ -1,6 +1,7 @@
 //! The innermost piece of a product, which each instruction set has its own form of: some rows of `x` times one
 //! panel, over some features.
 
+use super::squeeze::Panel;
 use crate::{
     exp::silu,
     linear::product::{Finish, PANEL},
@@ -28,6 +29,25 @@ pub(super) trait Path {
     /// # Safety
     /// The processor has the instruction set, and everything in `tile` is as its fields say.
     unsafe fn tile(tile: &Tile<'_, Self::Element>);
+
+    /// Whether there is [`Path::squeezed`].
+    const SQUEEZES: bool = false;
+
+    /// Computes all features of a panel in twelve bits, where [`Path::SQUEEZES`]: the same bits as [`Path::tile`].
+    ///
+    /// # Safety
+    /// As for [`Path::tile`].
+    unsafe fn squeezed(_tile: &SqueezedTile<'_, Self::Element>) {}
+}
+
+/// `rows` rows of `x` times one panel in twelve bits. What has the name of a field of [`Tile`] is the same.
+pub(super) struct SqueezedTile<'a, E> {
+    pub(super) x: *const E,
+    pub(super) block: usize,
+    pub(super) x_stride: usize,
+    pub(super) rows: usize,
+    pub(super) panel: Panel<'a>,
+    pub(super) end: &'a End,
 }
 
 /// `rows` rows of `x` times one panel.

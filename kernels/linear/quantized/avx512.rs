@@ -95,7 +95,13 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
         for group in 0..p.groups {
             let block = p.blocks.add(group * block_bytes);
             for line in 0..p.lines {
-                _mm_prefetch::<_MM_HINT_T0>(p.ahead.wrapping_add((group * p.lines + line) * 64).cast());
+                let line = p.ahead.wrapping_add((group * p.lines + line) * 64);
+                // What comes late may wait in the second-level cache.
+                if T > 2 {
+                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                } else {
+                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                }
             }
             let header = _mm512_loadu_si512(block.cast());
             let mut scales = scales::<SCHEME>(header);

@@ -21,7 +21,9 @@ use crate::{
 /// Tokens of a task at most: with 2048 features their codes fill half of the second-level cache.
 const BLOCK_TOKENS: usize = 258;
 /// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
+/// The same for up to two tokens, which pass over them sooner.
+const SHORTLY_AHEAD: usize = 4096;
 /// Tasks for each thread when there are few tokens: enough to even out, few enough to read long streams.
 const FEW_TASKS: usize = 8;
 
@@ -114,7 +116,9 @@ impl Job<'_> {
             let mut blocks = &all[place..][..count * scheme.block()];
             let ahead = match (cut.asks, tiles) {
                 (false, _) => &[],
-                (true, 0 | 1) => part(all, place + AHEAD, blocks.len()),
+                (true, 0 | 1) => {
+                    part(all, place + if tokens <= 2 { SHORTLY_AHEAD } else { AHEAD }, blocks.len())
+                }
                 (true, _) if first_group + count < groups => part(all, place + blocks.len(), blocks.len()),
                 (true, _) => part(all, self.weight.panel_start(next), blocks.len()),
             };
