@@ -40,7 +40,7 @@ PICTURES = [("448x448", 1.25, 72), ("1120x896", 1.25, 64)]
 # Small checkpoints, one of random weights and one that was trained, and whose quantizers have bits equal to ours.
 CHECKPOINTS = ["nano", "demo"]
 # So many of the examination's are asked of the trained one.
-QUESTIONS = 200
+QUESTIONS = 120
 QUANTIZERS = {"int8": ["Q8_0"], "int4": ["Q4_0", "Q4_K"]}
 # Gigabytes on the disk: the checkpoint, then the peers' files and our packed one of each format, then single rows.
 CHECKPOINT = 7.5
