@@ -11,8 +11,7 @@ removed at the end unless --keep). They run one after another, A B A B, each in 
 processors, so that a noisy minute hurts all. Every figure is the median of the rounds, with the least and the most
 behind it. Shares are of the limits that `ocellus bench` measured in the same process: those of decoding of what memory
 gave right before and after each step, since other users of a shared machine leave more or less of it from one second to
-the next. A row that can't be measured does
-not hold.
+the next. A row that can't be measured does not hold.
 """
 
 import argparse

@@ -12,6 +12,26 @@ use crate::{
     linear::product::{Finish, PANEL},
 };
 
+/// Calls `$f::<ROWS>` with the constant that equals the number of rows, `1..=12`.
+macro_rules! with_rows {
+    ($rows:expr, $f:ident($tile:expr)) => {
+        match $rows {
+            1 => $f::<1>($tile),
+            2 => $f::<2>($tile),
+            3 => $f::<3>($tile),
+            4 => $f::<4>($tile),
+            5 => $f::<5>($tile),
+            6 => $f::<6>($tile),
+            7 => $f::<7>($tile),
+            8 => $f::<8>($tile),
+            9 => $f::<9>($tile),
+            10 => $f::<10>($tile),
+            11 => $f::<11>($tile),
+            _ => $f::<12>($tile),
+        }
+    };
+}
+
 pub(super) struct Avx512;
 
 impl Path for Avx512 {
@@ -25,44 +45,14 @@ impl Path for Avx512 {
 
     unsafe fn tile(tile: &Tile<'_, u16>) {
         // SAFETY: the caller's promises.
-        unsafe {
-            match tile.rows {
-                1 => compute::<1>(tile),
-                2 => compute::<2>(tile),
-                3 => compute::<3>(tile),
-                4 => compute::<4>(tile),
-                5 => compute::<5>(tile),
-                6 => compute::<6>(tile),
-                7 => compute::<7>(tile),
-                8 => compute::<8>(tile),
-                9 => compute::<9>(tile),
-                10 => compute::<10>(tile),
-                11 => compute::<11>(tile),
-                _ => compute::<12>(tile),
-            }
-        }
+        unsafe { with_rows!(tile.rows, compute(tile)) }
     }
 
     const SQUEEZES: bool = true;
 
     unsafe fn squeezed(tile: &SqueezedTile<'_, u16>) {
         // SAFETY: the caller's promises.
-        unsafe {
-            match tile.rows {
-                1 => compute_squeezed::<1>(tile),
-                2 => compute_squeezed::<2>(tile),
-                3 => compute_squeezed::<3>(tile),
-                4 => compute_squeezed::<4>(tile),
-                5 => compute_squeezed::<5>(tile),
-                6 => compute_squeezed::<6>(tile),
-                7 => compute_squeezed::<7>(tile),
-                8 => compute_squeezed::<8>(tile),
-                9 => compute_squeezed::<9>(tile),
-                10 => compute_squeezed::<10>(tile),
-                11 => compute_squeezed::<11>(tile),
-                _ => compute_squeezed::<12>(tile),
-            }
-        }
+        unsafe { with_rows!(tile.rows, compute_squeezed(tile)) }
     }
 }
 

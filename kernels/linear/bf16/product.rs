@@ -186,8 +186,8 @@ impl<P: Path> Job<'_, P> {
             for panel in shares.share(share) {
                 let end = self.end(panel, 0);
                 match self.panels {
-                    Panels::Plain(_) => {
-                        let start = self.panel(panel, 0);
+                    Panels::Plain(words) => {
+                        let start = words[self.place(panel, 0)..].as_ptr();
                         let ahead =
                             Ahead { start: start.wrapping_add(DISTANCE * PANEL), pairs: self.features / 2 };
                         self.stream_panel(start, ahead, &end);
@@ -293,7 +293,7 @@ impl<P: Path> Job<'_, P> {
                     let next = if last { (strip.next_panel + i, 0) } else { (panel, first + features) };
                     let next_panel = self.ahead(next.0, next.1);
                     let start = match self.panels {
-                        Panels::Plain(_) => self.panel(panel, first),
+                        Panels::Plain(words) => words[self.place(panel, first)..].as_ptr(),
                         Panels::Squeezed(_) => wide[i * panel_words..].as_ptr(),
                     };
                     let tile = Tile {
@@ -315,7 +315,7 @@ impl<P: Path> Job<'_, P> {
                             Ahead { start: next_rows.wrapping_add(i * row_pairs * PANEL), pairs: row_pairs },
                         ],
                     };
-                    // SAFETY: as in `stream`; rows and panels belong to this task.
+                    // SAFETY: as in `stream_panel`; rows and panels belong to this task.
                     unsafe { P::tile(&tile) };
                 }
             }
@@ -326,21 +326,15 @@ impl<P: Path> Job<'_, P> {
         self.panel_rows.div_ceil(PANEL)
     }
 
-    /// A panel that is not squeezed, from `feature` on.
-    fn panel(&self, panel: usize, feature: usize) -> *const u32 {
-        let start = (panel * self.features + feature) / 2 * PANEL;
-        match self.panels {
-            Panels::Plain(words) => words[start..].as_ptr(),
-            Panels::Squeezed(_) => std::ptr::null(),
-        }
+    /// Where a panel that is not squeezed lies from `feature` on.
+    fn place(&self, panel: usize, feature: usize) -> usize {
+        (panel * self.features + feature) / 2 * PANEL
     }
 
     /// Where a panel lies from `feature` on, to fetch it: it need not be there.
     fn ahead(&self, panel: usize, feature: usize) -> *const u32 {
         match self.panels {
-            Panels::Plain(words) => {
-                words.as_ptr().wrapping_add((panel * self.features + feature) / 2 * PANEL)
-            }
+            Panels::Plain(words) => words.as_ptr().wrapping_add(self.place(panel, feature)),
             Panels::Squeezed(_) if panel >= self.panel_count() => std::ptr::null(),
             Panels::Squeezed(weight) => {
                 weight.panel(panel).units.as_ptr().wrapping_add(feature / UNIT * UNIT_BYTES).cast()
