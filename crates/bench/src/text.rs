@@ -119,7 +119,10 @@ pub fn prefill(
         ("caches", json!("as the chunk before has left them; weights are larger than any")),
         (
             "operations",
-            json!(format!("linear layers, causal attention, logits of the last token; limit {limit}")),
+            json!(format!(
+                "linear layers, causal attention, logits of the last token; of the last layer what these and the cache \
+                 take; limit {limit}"
+            )),
         ),
     ];
     Ok(Report { bench: "prefill", conditions, limits: Some(limits.clone()), tables: vec![table] })
@@ -298,25 +301,35 @@ impl<'d> Batches<'d> {
     }
 }
 
-/// Weights of all linear layers but the last one.
+/// Weights of all linear layers but the one that gives the logits.
 fn layer_weights(config: &Config) -> f64 {
     let (hidden, inner) = (config.hidden_size as f64, config.intermediate_size as f64);
     let q = (config.num_attention_heads * config.head_dim) as f64;
-    let kv = (config.num_key_value_heads * config.head_dim) as f64;
-    config.num_hidden_layers as f64 * (2.0 * hidden * q + 2.0 * hidden * kv + 3.0 * hidden * inner)
+    config.num_hidden_layers as f64 * (2.0 * hidden * q + key_value_weights(config) + 3.0 * hidden * inner)
 }
 
-/// Weights of the last layer, which gives the logits.
+/// Weights of one layer that make keys and values.
+fn key_value_weights(config: &Config) -> f64 {
+    2.0 * (config.hidden_size * config.num_key_value_heads * config.head_dim) as f64
+}
+
+/// Weights of the layer that gives the logits.
 fn head_weights(config: &Config) -> f64 {
     config.hidden_size as f64 * config.vocab_size as f64
 }
 
-/// Operations of a prompt: each token in all layers, each pair of a token and one before it or itself, and one head.
+/// Operations of a prompt: each token in all layers but the last, with each token before it and itself; in the last layer
+/// the keys and values of each, and all that the last token's logits take.
 pub fn prefill_operations(config: &Config, tokens: usize) -> f64 {
     let tokens = tokens as f64;
-    let width = (config.num_attention_heads * config.head_dim * config.num_hidden_layers) as f64;
+    let width = (config.num_attention_heads * config.head_dim) as f64;
     let pairs = tokens * (tokens + 1.0) / 2.0;
-    2.0 * tokens * layer_weights(config) + 4.0 * pairs * width + 2.0 * head_weights(config)
+    let layers = config.num_hidden_layers as f64;
+    let layer = layer_weights(config) / layers;
+    let last = tokens * key_value_weights(config) + layer - key_value_weights(config);
+    2.0 * (tokens * layer * (layers - 1.0) + last)
+        + 4.0 * width * (pairs * (layers - 1.0) + tokens)
+        + 2.0 * head_weights(config)
 }
 
 /// Bytes that one step reads: every weight once, and `keys` keys and values.

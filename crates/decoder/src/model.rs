@@ -185,14 +185,19 @@ impl Decoder {
         let step = Step::new(self.parts(batch, slots), first)?;
         let tables = step.tables(first)?;
         let mut hidden = batch.embeddings.clone();
+        let last = self.layers.len() - 1;
         for (i, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
-            hidden = layer.forward(hidden, (&step, &tables), cache)?;
+            // Of the last layer, nobody needs more than the keys and values of the other rows, unless they are looked at.
+            let wanted = (i == last && observe.is_none()).then_some(batch.logits_for);
+            hidden = layer.forward(hidden, (&step, &tables), cache, wanted)?;
             if let Some(observe) = &mut observe {
                 observe(&format!("text.layer_{i}"), &hidden);
             }
         }
-        let wanted = rows::gather(&hidden, batch.logits_for)?;
-        let normed = rms_norm::forward(&wanted, &self.norm, self.config.rms_norm_eps)?;
+        if observe.is_some() {
+            hidden = rows::gather(&hidden, batch.logits_for)?;
+        }
+        let normed = rms_norm::forward(&hidden, &self.norm, self.config.rms_norm_eps)?;
         if let Some(observe) = &mut observe {
             observe("text.norm", &normed);
         }
@@ -262,15 +267,23 @@ impl Layer {
         })
     }
 
-    /// `hidden: (tokens, hidden_size)`.
+    /// `hidden: (tokens, hidden_size)`. Gives the rows that are `wanted`, all where it is `None`; keys and values of all
+    /// are written.
     fn forward(
         &self,
         hidden: Tensor,
         step: Shared<'_>,
         cache: &mut kv_cache::Layer,
+        wanted: Option<&[u32]>,
     ) -> Result<Tensor, Error> {
         let normed = rms_norm::forward(&hidden, &self.input_layernorm, self.eps)?;
-        let hidden = self.attention.forward_add(&normed, step, cache, hidden)?;
+        let mut attended = self.attention.forward(&normed, step, cache)?;
+        let mut residual = hidden;
+        if let Some(wanted) = wanted {
+            attended = rows::gather(&attended, wanted)?;
+            residual = rows::gather(&residual, wanted)?;
+        }
+        let hidden = self.attention.o_proj.forward_add(&attended, residual)?;
         let normed = rms_norm::forward(&hidden, &self.post_attention_layernorm, self.eps)?;
         self.mlp.forward_add(&normed, hidden)
     }
@@ -312,20 +325,19 @@ impl Attention {
         })
     }
 
-    /// `residual + attention(normed)`, both `(tokens, hidden_size)`.
-    fn forward_add(
+    /// What the heads see, side by side, which `o_proj` takes: `(tokens, heads * head_dim)`.
+    /// `normed: (tokens, hidden_size)`.
+    fn forward(
         &self,
         normed: &Tensor,
         (step, tables): Shared<'_>,
         cache: &mut kv_cache::Layer,
-        residual: Tensor,
     ) -> Result<Tensor, Error> {
         let qkv = self.qkv_proj.forward(normed)?;
         let q = kv_cache::rotate_and_write(cache, &qkv, tables, step)?;
         let scale = (self.head_dim as f32).sqrt().recip();
         let attended = attention::causal(&q, cache, step, scale)?;
-        let attended = attended.reshape(&[normed.dim(0), self.heads * self.head_dim])?;
-        Ok(self.o_proj.forward_add(&attended, residual)?)
+        Ok(attended.reshape(&[normed.dim(0), self.heads * self.head_dim])?)
     }
 }
 

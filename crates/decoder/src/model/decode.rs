@@ -93,7 +93,7 @@ impl Decoder {
             let tables = step.tables(first)?;
             let mut hidden = embeddings.tensor().clone();
             for (layer, cache) in self.layers.iter().zip(&mut *layers) {
-                hidden = layer.forward(hidden, (&step, &tables), cache)?;
+                hidden = layer.forward(hidden, (&step, &tables), cache, None)?;
             }
             let normed = rms_norm::forward(&hidden, &self.norm, self.config.rms_norm_eps)?;
             Ok(self.lm_head.forward_f32(&normed)?)
