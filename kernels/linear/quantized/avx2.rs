@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use super::{
     Scheme,
     format::{FIRST_SCALE, GROUP, HEADER, NARROW_BLOCK, PANEL, WIDE_BLOCK},
-    sums::Tile,
+    sums::{Sums, Tile},
 };
 use crate::opaque::opaque;
 
@@ -48,6 +48,9 @@ struct Pointers {
 /// # Safety
 /// The processor has the instructions, and lengths have been checked.
 pub(super) unsafe fn add(tile: &mut Tile<'_>) {
+    if !tile.resumes {
+        tile.sums.fill(Sums([0.0; PANEL]));
+    }
     let a = &tile.activations;
     let first = tile.first_token * a.groups + tile.first_group;
     let codes = &a.codes[tile.first_token * a.code_stride + tile.first_group * GROUP..];

@@ -32,6 +32,7 @@ struct Pointers {
     starts: *const i32,
     scale_stride: usize,
     sums: *mut f32,
+    resumes: bool,
     /// What is asked for along the way: so many cache lines with each group.
     ahead: *const u8,
     lines: usize,
@@ -54,6 +55,7 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
         starts: a.starts[first..].as_ptr(),
         scale_stride: a.groups,
         sums: tile.sums.as_mut_ptr().cast(),
+        resumes: tile.resumes,
         ahead: tile.ahead.as_ptr(),
         lines: tile.ahead.len().div_ceil(64 * tile.groups().max(1)),
     };
@@ -89,8 +91,10 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
     // lengths the caller has checked.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; T];
-        for (t, sums) in sums.iter_mut().enumerate() {
-            *sums = [_mm512_loadu_ps(p.sums.add(t * PANEL)), _mm512_loadu_ps(p.sums.add(t * PANEL + 16))];
+        if p.resumes {
+            for (t, sums) in sums.iter_mut().enumerate() {
+                *sums = [_mm512_loadu_ps(p.sums.add(t * PANEL)), _mm512_loadu_ps(p.sums.add(t * PANEL + 16))];
+            }
         }
         for group in 0..p.groups {
             let block = p.blocks.add(group * block_bytes);

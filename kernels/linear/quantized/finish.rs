@@ -6,52 +6,93 @@
 use super::sums::Sums;
 use crate::{
     linear::product::{Finish, PANEL},
+    pool::SharedSlice,
     processor::Isa,
 };
 
-/// Finishes one token's `sums` with the panel's `bias` (zeros where there is none) into `y`: its outputs of this
-/// panel, 32, or 16 for SwiGLU, or fewer in the last panel.
-pub(super) fn finish(isa: Isa, finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
-    match isa {
-        // SAFETY: an `Isa` other than the portable one comes from detecting it.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { finish_avx512(finish, sums, bias, y) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { finish_avx2(finish, sums, bias, y) },
-        _ => finish_any(finish, sums, bias, y),
+/// Where some tokens' outputs of one panel go.
+pub(super) struct Outputs<'a> {
+    pub(super) y: &'a SharedSlice<'a, f32>,
+    /// The first token's first.
+    pub(super) start: usize,
+    /// From one token's to the next one's.
+    pub(super) stride: usize,
+    /// Of each token: 32, or 16 for SwiGLU, or fewer in the last panel.
+    pub(super) count: usize,
+}
+
+impl Outputs<'_> {
+    /// # Safety
+    /// Nobody else has this token's outputs of this panel.
+    #[inline(always)]
+    unsafe fn of(&self, token: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.y.part(self.start + token * self.stride, self.count) }
+    }
+}
+
+/// Finishes the `sums` of some tokens with the panel's `bias`, zeros where there is none.
+///
+/// # Safety
+/// Nobody else has these tokens' outputs of this panel.
+pub(super) unsafe fn finish(isa: Isa, finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Outputs<'_>) {
+    // SAFETY: the caller's promise; an `Isa` other than the portable one comes from detecting it.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => finish_avx512(finish, sums, bias, y),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => finish_avx2(finish, sums, bias, y),
+            _ => finish_any(finish, sums, bias, y),
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn finish_avx512(finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
-    finish_any(finish, sums, bias, y);
+unsafe fn finish_avx512(finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Outputs<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { finish_any(finish, sums, bias, y) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn finish_avx2(finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
-    finish_any(finish, sums, bias, y);
+unsafe fn finish_avx2(finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Outputs<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { finish_any(finish, sums, bias, y) }
 }
 
 #[inline(always)]
-fn finish_any(finish: Finish, sums: &Sums, bias: &[f32; PANEL], y: &mut [f32]) {
-    let mut value = [0.0f32; PANEL];
-    for i in 0..PANEL {
-        value[i] = sums.0[i] + bias[i];
-    }
-    match finish {
-        Finish::Store => y.copy_from_slice(&value[..y.len()]),
-        Finish::Add => y.iter_mut().zip(value).for_each(|(y, value)| *y += value),
-        Finish::SwiGlu => {
-            let mut product = [0.0f32; PANEL / 2];
-            for i in 0..PANEL / 2 {
-                let gate = value[i];
-                product[i] = gate / (1.0 + exp(-gate)) * value[PANEL / 2 + i];
-            }
-            y.copy_from_slice(&product[..y.len()]);
+unsafe fn finish_any(finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Outputs<'_>) {
+    for (token, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let y = unsafe { y.of(token) };
+        match finish {
+            Finish::Store => each(y, |i, y: &mut f32| *y = sums.0[i] + bias[i]),
+            Finish::Add => each(y, |i, y: &mut f32| *y += sums.0[i] + bias[i]),
+            Finish::SwiGlu => each_half(y, |i, y: &mut f32| {
+                let gate = sums.0[i] + bias[i];
+                *y = gate / (1.0 + exp(-gate)) * (sums.0[PANEL / 2 + i] + bias[PANEL / 2 + i]);
+            }),
         }
+    }
+}
+
+/// `set` on all of `y`; a whole panel's length is known when this is compiled.
+#[inline(always)]
+fn each(y: &mut [f32], mut set: impl FnMut(usize, &mut f32)) {
+    match <&mut [f32; PANEL]>::try_from(&mut *y) {
+        Ok(y) => y.iter_mut().enumerate().for_each(|(i, y)| set(i, y)),
+        Err(_) => y.iter_mut().take(PANEL).enumerate().for_each(|(i, y)| set(i, y)),
+    }
+}
+
+/// [`each`] for half of a panel.
+#[inline(always)]
+fn each_half(y: &mut [f32], mut set: impl FnMut(usize, &mut f32)) {
+    match <&mut [f32; PANEL / 2]>::try_from(&mut *y) {
+        Ok(y) => y.iter_mut().enumerate().for_each(|(i, y)| set(i, y)),
+        Err(_) => y.iter_mut().take(PANEL / 2).enumerate().for_each(|(i, y)| set(i, y)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use super::{
     PackedInt, Scheme,
     activations::{Activations, Codes},
-    finish::finish,
+    finish::{Outputs, finish},
     format::{PANEL, WIDE_BLOCK},
     sums::{self, Sums, Tile},
 };
@@ -103,8 +103,10 @@ impl Job<'_> {
     /// One panel times tokens `first..first + tokens`; `next` is the panel that this thread is given afterwards.
     fn panel(&self, panel: usize, next: usize, first: usize, tokens: usize, scratch: &mut Scratch) {
         let Scratch { sums, wide } = scratch;
-        sums.clear();
-        sums.resize(tokens, Sums([0.0; PANEL]));
+        if sums.len() < tokens {
+            sums.resize(tokens, Sums([0.0; PANEL]));
+        }
+        let sums = &mut sums[..tokens];
         let scheme = self.weight.scheme();
         let groups = self.activations.groups;
         let cut = sums::cut(self.isa, scheme, tokens, groups);
@@ -136,6 +138,7 @@ impl Job<'_> {
                     activations: self.activations,
                     first_token: first + i * cut.tokens,
                     first_group,
+                    resumes: first_group > 0,
                     sums,
                     ahead: part(ahead, i * share, share),
                 };
@@ -154,11 +157,9 @@ impl Job<'_> {
             let part = &all[panel * PANEL..all.len().min((panel + 1) * PANEL)];
             bias[..part.len()].copy_from_slice(part);
         }
-        for (i, sums) in sums.iter().enumerate() {
-            // SAFETY: each panel and token is finished once, and these are its elements alone.
-            let y = unsafe { self.y.part((first + i) * self.width + start, count) };
-            finish(self.isa, self.finish, sums, &bias, y);
-        }
+        let y = Outputs { y: &self.y, start: first * self.width + start, stride: self.width, count };
+        // SAFETY: each panel and token is finished once.
+        unsafe { finish(self.isa, self.finish, sums, &bias, &y) };
     }
 }
 
@@ -171,4 +172,10 @@ fn part(bytes: &[u8], start: usize, len: usize) -> &[u8] {
 fn lines_as_bytes(lines: &mut [Line]) -> &mut [u8] {
     // SAFETY: a line is 64 bytes without padding, and the length is the same memory's.
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), std::mem::size_of_val(lines)) }
+}
+
+/// Fills the memory that the calling thread keeps between calls with NaNs.
+#[cfg(test)]
+pub(super) fn poison() {
+    SCRATCH.with_borrow_mut(|scratch| scratch.sums.fill(Sums([f32::NAN; PANEL])));
 }

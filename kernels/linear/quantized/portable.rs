@@ -11,6 +11,9 @@ pub(super) fn add(tile: &mut Tile<'_>) {
     let codes = &tile.activations;
     for (i, sums) in tile.sums.iter_mut().enumerate() {
         let token = tile.first_token + i;
+        if !tile.resumes {
+            sums.0.fill(0.0);
+        }
         for (j, block) in tile.blocks.chunks_exact(tile.scheme.block()).enumerate() {
             let group = tile.first_group + j;
             let x = &codes.codes[token * codes.code_stride + group * GROUP..][..GROUP];

@@ -26,7 +26,9 @@ pub(super) struct Tile<'a> {
     pub(super) first_token: usize,
     /// The group that the first block belongs to.
     pub(super) first_group: usize,
-    /// One for each token, at most [`tokens`]; what the groups before have left.
+    /// Whether groups were added before these. If not, sums begin at zero, whatever they are.
+    pub(super) resumes: bool,
+    /// One for each token, at most [`tokens`].
     pub(super) sums: &'a mut [Sums],
     /// What will be needed soon, asked for along the way; a path may ask by itself instead.
     pub(super) ahead: &'a [u8],

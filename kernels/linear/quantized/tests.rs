@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     PackedInt, Scheme,
     format::{GROUP, PANEL},
-    rivals,
+    multiply, rivals,
 };
 use crate::{
     DType, HostBytes, HostMatrix,
@@ -61,6 +61,7 @@ fn check(isa: Isa, weight: &PackedInt, case: &Case) {
     };
     let mut y = residual.clone();
     let p = Product { x: &x, tokens, features: cols, bias: bias.as_deref(), finish: case.finish, y: &mut y };
+    multiply::poison();
     weight.multiply_on(isa, p);
 
     let x = seen(&x, cols);
