@@ -26,6 +26,9 @@ pub trait Backing: Send + Sync {
     /// Copies the bytes from `start` on to `to` without touching their pages, each of which would be a fault. Says
     /// whether it did; if not, `to` holds anything.
     fn read(&self, start: usize, to: &mut [u8]) -> bool;
+
+    /// Whether bytes `range` probably lie in memory, so that touching them waits for no disk.
+    fn in_memory(&self, range: Range<usize>) -> bool;
 }
 
 impl HostBytes {
@@ -51,6 +54,11 @@ impl HostBytes {
         if !read {
             to.copy_from_slice(bytes);
         }
+    }
+
+    /// Whether they probably lie in memory: not if nothing is known of what is behind them.
+    pub(crate) fn in_memory(&self) -> bool {
+        self.backing.as_ref().is_some_and(|backing| backing.in_memory(self.range.clone()))
     }
 
     /// Gives the pages of these bytes back where that is possible: they were copied to where they are used.

@@ -40,6 +40,7 @@ pub mod rotary;
 pub mod rows;
 pub mod sampling;
 pub mod self_test;
+pub mod settle;
 pub mod silu_mul;
 pub mod step;
 mod tensor;

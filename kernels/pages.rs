@@ -5,12 +5,13 @@
 use std::{
     fmt,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use crate::{
     Error, HostBytes, Result,
     pool::{self, SharedSlice},
+    settle,
 };
 
 /// Every block begins on a cache line.
@@ -26,11 +27,15 @@ pub(crate) struct Block {
     range: Range<usize>,
 }
 
-/// A frozen [`Block`]. Clones share it.
+/// A frozen [`Block`], or a mapped file's bytes on their way to one. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Frozen {
-    chunk: Arc<Chunk>,
-    range: Range<usize>,
+pub(crate) struct Frozen(Arc<Settling>);
+
+/// Bytes that are read where they lie in a file until they have been moved to a block, the same bytes all the time.
+pub(crate) struct Settling {
+    block: OnceLock<Block>,
+    file: Option<HostBytes>,
+    what: &'static str,
 }
 
 /// One mapping; it goes back to the system with its last block.
@@ -90,7 +95,7 @@ impl Block {
     }
 
     pub(crate) fn freeze(self) -> Frozen {
-        Frozen { chunk: self.chunk, range: self.range }
+        Frozen(Arc::new(Settling { block: OnceLock::from(self), file: None, what: "" }))
     }
 }
 
@@ -109,12 +114,65 @@ impl Frozen {
             // SAFETY: each task has a piece of its own.
             bytes.copy_to(start, unsafe { to.part(start, PIECE.min(len - start)) });
         });
+        bytes.release();
         Ok(block.freeze())
     }
 
+    /// `bytes` where they lie.
+    pub(crate) fn in_place(bytes: &HostBytes) -> Self {
+        Self(Arc::new(Settling { block: OnceLock::new(), file: Some(bytes.clone()), what: "" }))
+    }
+
+    /// `bytes` where they lie until they have been moved, which begins soon. Without room they stay.
+    pub(crate) fn settling(bytes: &HostBytes, what: &'static str) -> Self {
+        let place = Arc::new(Settling { block: OnceLock::new(), file: Some(bytes.clone()), what });
+        settle::later(&place);
+        Self(place)
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
-        // SAFETY: the range lies within the mapping, and nobody writes to it since its block was consumed.
-        unsafe { std::slice::from_raw_parts(self.chunk.start.add(self.range.start), self.range.len()) }
+        match (self.0.block.get(), &self.0.file) {
+            (Some(block), _) => block.as_slice(),
+            (None, Some(file)) => file.as_ref(),
+            (None, None) => &[],
+        }
+    }
+
+    /// Whether it lies where it stays.
+    #[cfg(test)]
+    pub(crate) fn settled(&self) -> bool {
+        self.0.block.get().is_some()
+    }
+}
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl Settling {
+    /// Moves the bytes to the block that `copy` makes. Who has a slice of them keeps it: the file stays mapped, though its
+    /// pages are given back, to be read again where somebody still does.
+    ///
+    /// # Errors
+    /// Those of `copy`; then they stay.
+    pub(crate) fn settle(&self, copy: impl FnOnce(&HostBytes, &'static str) -> Result<Block>) -> Result<()> {
+        if let (None, Some(file)) = (self.block.get(), &self.file) {
+            // Only one thread settles, so there is no other block.
+            let _ = self.block.set(copy(file, self.what)?);
+            file.release();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if let (None, Some(file)) = (self.block.get(), &self.file) {
+            file.release();
+        }
     }
 }
 
@@ -154,7 +212,7 @@ pub(crate) fn untouched_zeros(count: usize, what: &'static str) -> Result<Vec<f3
 
 impl fmt::Debug for Frozen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frozen({} bytes)", self.range.len())
+        write!(f, "Frozen({} bytes)", self.as_slice().len())
     }
 }
 

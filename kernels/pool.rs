@@ -41,6 +41,12 @@ pub fn threads() -> usize {
     global().threads()
 }
 
+/// Counts the jobs that were shared out so far, and begins anew after some billions: who looks twice sees whether
+/// anybody has computed.
+pub(crate) fn jobs() -> u32 {
+    global().shared.epoch.0.load(Ordering::Relaxed)
+}
+
 /// Fixes the number of threads before anything has been computed. Without this call it is the environment
 /// variable `OCELLUS_THREADS`, or else what affinity and quota of the process allow. Gives the number that holds.
 pub fn set_threads(threads: usize) -> usize {

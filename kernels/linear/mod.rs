@@ -165,8 +165,10 @@ impl Weight {
         }
     }
 
-    /// The weight that [`Weight::packed_bytes`] came from: the outputs of each of its parts, its inputs, its order and
-    /// format. The bytes are copied to huge pages, and their own pages are given back.
+    /// The weight that [`Weight::packed_bytes`] came from, for `device`: the outputs of each of its parts, its inputs, its
+    /// order and format. On the host the bytes go to huge pages, those of a mapped file that lies in memory while they are
+    /// computed with ([`crate::settle`]), others at once, and their own pages are given back; for a CUDA device they are
+    /// uploaded.
     ///
     /// # Errors
     /// When the bytes are not as many as such a weight has, or there is no room.
@@ -176,6 +178,7 @@ impl Weight {
         order: Order,
         format: Format,
         bytes: &HostBytes,
+        device: &Device,
     ) -> Result<Self> {
         let rows = parts.iter().fold(0, |sum: usize, rows| sum.saturating_add(*rows));
         let packed_rows = match order {
@@ -183,26 +186,29 @@ impl Weight {
             Order::Interleaved => (rows / 2).div_ceil(GROUP_ROWS).saturating_mul(PANEL),
         };
         let what = "packed weights";
+        let frozen = || {
+            let aligned = bytes.as_ref().as_ptr().align_offset(pages::ALIGNMENT) == 0;
+            match device.gpu() {
+                Some(_) if aligned => Ok(pages::Frozen::in_place(bytes)),
+                None if aligned && bytes.in_memory() => Ok(pages::Frozen::settling(bytes, what)),
+                _ => pages::Frozen::copy_of(bytes, what),
+            }
+        };
         let storage = match format {
             Format::Exact => return Err(argument(OP, "format", format, "a packed one")),
-            Format::Bf16 => {
-                let frozen = pages::Frozen::copy_of(bytes, what)?;
-                WeightStorage::Bf16(PackedBf16::from_bytes(packed_rows, cols, frozen)?)
-            }
+            Format::Bf16 => WeightStorage::Bf16(PackedBf16::from_bytes(packed_rows, cols, frozen()?)?),
             Format::Bf16Squeezed => {
                 WeightStorage::Bf16(PackedBf16::squeeze_bytes(packed_rows, cols, bytes, what)?)
             }
             Format::Quantized(scheme) => {
-                let frozen = pages::Frozen::copy_of(bytes, what)?;
-                WeightStorage::Quantized(PackedInt::from_bytes(scheme, packed_rows, cols, frozen)?)
+                WeightStorage::Quantized(PackedInt::from_bytes(scheme, packed_rows, cols, frozen()?)?)
             }
         };
-        bytes.release();
         let size_in_bytes = match &storage {
             WeightStorage::Bf16(packed) => packed.size_in_bytes(),
             _ => bytes.as_ref().len(),
         };
-        Ok(Self { storage, order, rows, cols, size_in_bytes })
+        Self { storage, order, rows, cols, size_in_bytes }.on(device)
     }
 
     /// The same weight for `device`: what is packed on the host is uploaded where `device` is a CUDA device, and all else

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ocellus_decoder::{Decoder, Formats};
 use ocellus_engine::Formats as EngineFormats;
-use ocellus_kernels::Device;
+use ocellus_kernels::{Device, settle};
 use ocellus_vision_encoder::Tower;
 use ocellus_weights::{Checkpoint, Loader, PackedWeights, Source, fields::Fields};
 use serde_json::{Value, json};
@@ -169,6 +169,8 @@ fn load<T>(
     let packed = PackedWeights::open(&source, &file, &checkpoint)?;
     let loader = checkpoint.loader(&device).with_packed(packed);
     let (part, weights) = part(&loader, &sizes, weights, &device)?;
+    // What is timed afterwards reads weights where they stay.
+    settle::wait();
     Ok(Loaded { part, device, weights })
 }
 

@@ -273,7 +273,7 @@ impl<'l> Scope<'l> {
         let weight = match found {
             Some(bytes) => {
                 let rows: Vec<usize> = parts.iter().map(HostMatrix::rows).collect();
-                Weight::from_packed(&rows, cols, order, format, &bytes)?.on(device)?
+                Weight::from_packed(&rows, cols, order, format, &bytes, device)?
             }
             None => Weight::new(parts, order, format, device)?,
         };

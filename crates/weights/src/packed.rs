@@ -1,15 +1,23 @@
 //! Packed weights in a file of their own, beside the checkpoint that they were made from: a safetensors file of bytes
-//! whose layout is the kernels' own. A start that finds it copies in place of packing anew.
+//! whose layout is the kernels' own. A start that finds it packs nothing. All weights begin on a cache line, so that they
+//! can be computed with where they lie.
 
-use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
 
 use ocellus_kernels::{HostBytes, linear::Weight};
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensorError, View};
 
 use crate::{Checkpoint, Error, Result, Source, error::shown, header};
 
 /// Rises when the kernels pack differently: older files are then made anew.
 const LAYOUT: u32 = 1;
+/// Where weights begin, as vector loads want it.
+const LINE: usize = 64;
 /// The tensor whose bytes say what the file was made from.
 const ORIGIN: &str = "ocellus.origin";
 
@@ -37,7 +45,7 @@ impl PackedWeights {
         }
         let made_from = weights.remove(ORIGIN);
         let made_from = made_from.as_ref().map(AsRef::as_ref).unwrap_or_default();
-        Ok((made_from == origin(checkpoint).as_bytes()).then_some(Self { weights }))
+        Ok((made_from.trim_ascii_end() == origin(checkpoint).as_bytes()).then_some(Self { weights }))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<HostBytes> {
@@ -62,6 +70,7 @@ pub fn write_packed(
         expected: "a file that can be written".to_owned(),
     };
     let origin = origin(checkpoint);
+    let origin = format!("{origin:0$}", origin.len().next_multiple_of(LINE));
     let mut tensors = vec![(ORIGIN, Bytes::new(origin.as_bytes(), progress))];
     for (name, weight) in weights {
         if let Some(bytes) = weight.packed_bytes() {
@@ -69,7 +78,8 @@ pub fn write_packed(
         }
     }
     let partial = path.with_extension("partial");
-    let written = safetensors::serialize_to_file(tensors, None, &partial)
+    let written = padding(&tensors, &partial)
+        .and_then(|padding| safetensors::serialize_to_file(tensors, Some(padding), &partial))
         .map_err(|error| failed(error.to_string()))
         .and_then(|()| {
             readable(&partial)
@@ -81,6 +91,19 @@ pub fn write_packed(
         let _ = fs::remove_file(&partial);
     }
     written
+}
+
+/// What makes a header so long that the bytes after it begin on a cache line. How long it is without is seen by writing it
+/// to `path`.
+fn padding(
+    tensors: &[(&str, Bytes<'_>)],
+    path: &Path,
+) -> std::result::Result<HashMap<String, String>, SafeTensorError> {
+    let padding = |spaces: usize| HashMap::from([("padding".to_owned(), " ".repeat(spaces))]);
+    let headers = tensors.iter().map(|(name, bytes)| (*name, Header(bytes)));
+    safetensors::serialize_to_file(headers, Some(padding(0)), path)?;
+    let start = fs::metadata(path)?.len() as usize;
+    Ok(padding(start.next_multiple_of(LINE) - start))
 }
 
 /// Lets others read the file, as they may read the checkpoint beside it.
@@ -109,6 +132,27 @@ struct Bytes<'a> {
 impl<'a> Bytes<'a> {
     fn new(bytes: &'a [u8], progress: &'a dyn Fn(usize)) -> Self {
         Self { bytes, shape: [bytes.len()], progress }
+    }
+}
+
+/// The same without its bytes.
+struct Header<'a>(&'a Bytes<'a>);
+
+impl View for Header<'_> {
+    fn dtype(&self) -> Dtype {
+        self.0.dtype()
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.data_len()
     }
 }
 

@@ -73,7 +73,10 @@ impl PackedBf16 {
             Ok(())
         };
         match squeezed(rows, cols, what, &fill)? {
-            Some(packed) => Ok(packed),
+            Some(packed) => {
+                bytes.release();
+                Ok(packed)
+            }
             None => Self::from_bytes(rows, cols, Frozen::copy_of(bytes, what)?),
         }
     }

@@ -21,11 +21,11 @@ pub(super) struct Outputs<'a> {
     pub(super) count: usize,
 }
 
-impl Outputs<'_> {
+impl<'a> Outputs<'a> {
     /// # Safety
     /// Nobody else has this token's outputs of this panel.
     #[inline(always)]
-    unsafe fn of(&self, token: usize) -> &mut [f32] {
+    unsafe fn of(&self, token: usize) -> &'a mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { self.y.part(self.start + token * self.stride, self.count) }
     }
