@@ -1,9 +1,12 @@
-//! Activations in eight bits: for each token and group of 32 features the greatest magnitude is 127 steps. A token's
-//! codes depend on that token alone.
+//! Activations in eight bits, for each token and group of 32 features in steps of their own. A token's codes depend on that
+//! token alone.
 
 #![allow(unsafe_code)]
 
-use super::format::{GROUP, OFFSET};
+use super::{
+    Scheme,
+    format::{GROUP, OFFSET},
+};
 use crate::{
     pool::{self, SharedSlice},
     processor::Isa,
@@ -14,14 +17,36 @@ const SHARED_FROM: usize = 1 << 15;
 /// Tokens that are quantized in one task.
 const TOKENS: usize = 16;
 
+/// How large a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// The greatest magnitude is 127 steps.
+    Fitting,
+    /// The same rounded up to a power of two. Scaling by it is an addition of whole numbers, while the arithmetic that
+    /// multiplies is busy with dot products; beside weights of four bits the half bit that is lost does not count.
+    Powers,
+}
+
+impl Steps {
+    /// The steps that go with weights of `scheme`: powers where no scale of a weight is zero.
+    pub(super) fn beside(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Int8 | Scheme::Int4Symmetric => Self::Fitting,
+            Scheme::Int4Asymmetric => Self::Powers,
+        }
+    }
+}
+
 /// Quantized tokens, in buffers that are kept for the next product.
 #[derive(Default)]
 pub(super) struct Activations {
     codes: Vec<i8>,
     scales: Vec<f32>,
     starts: Vec<i32>,
+    origins: Vec<f32>,
     tokens: usize,
     groups: usize,
+    powers: bool,
 }
 
 /// A view of [`Activations`].
@@ -34,22 +59,28 @@ pub(super) struct Codes<'a> {
     pub(super) scales: &'a [f32],
     /// `(tokens, groups)`: where an integer sum begins, so that the offset of the weights' codes cancels.
     pub(super) starts: &'a [i32],
+    /// `(tokens)`: where sums begin, at zero, or at NaN where the token has a number without a code.
+    pub(super) origins: &'a [f32],
     pub(super) groups: usize,
+    /// Whether all scales are powers of two.
+    pub(super) powers: bool,
 }
 
 impl Activations {
     /// Takes `x: (tokens, features)`.
-    pub(super) fn quantize(&mut self, isa: Isa, x: &[f32], tokens: usize, features: usize) {
+    pub(super) fn quantize(&mut self, isa: Isa, steps: Steps, x: &[f32], tokens: usize, features: usize) {
         assert_eq!(x.len(), tokens * features, "x");
         let groups = features.div_ceil(GROUP);
-        (self.tokens, self.groups) = (tokens, groups);
+        (self.tokens, self.groups, self.powers) = (tokens, groups, steps == Steps::Powers);
         let stride = code_stride(groups);
         grow(&mut self.codes, tokens * stride);
         grow(&mut self.scales, tokens * groups);
         grow(&mut self.starts, tokens * groups);
+        grow(&mut self.origins, tokens);
         let codes = SharedSlice::new(&mut self.codes);
         let scales = SharedSlice::new(&mut self.scales);
         let starts = SharedSlice::new(&mut self.starts);
+        let origins = SharedSlice::new(&mut self.origins);
         let part = |first: usize, count: usize| {
             for token in first..first + count {
                 // SAFETY: each token is quantized once, and its parts are its own.
@@ -59,9 +90,10 @@ impl Activations {
                         codes: codes.part(token * stride, groups * GROUP),
                         scales: scales.part(token * groups, groups),
                         starts: starts.part(token * groups, groups),
+                        origin: origins.part(token, 1),
                     }
                 };
-                quantize_row(isa, row);
+                quantize_row(isa, steps, row);
             }
         };
         if tokens * features < SHARED_FROM {
@@ -79,7 +111,9 @@ impl Activations {
             code_stride: stride,
             scales: &self.scales[..count],
             starts: &self.starts[..count],
+            origins: &self.origins[..self.tokens],
             groups: self.groups,
+            powers: self.powers,
         }
     }
 }
@@ -101,69 +135,111 @@ struct Row<'a> {
     codes: &'a mut [i8],
     scales: &'a mut [f32],
     starts: &'a mut [i32],
+    origin: &'a mut [f32],
 }
 
-fn quantize_row(isa: Isa, row: Row<'_>) {
+fn quantize_row(isa: Isa, steps: Steps, row: Row<'_>) {
     match isa {
         // SAFETY: an `Isa` other than the portable one comes from detecting it.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { quantize_row_avx512(row) },
+        Isa::Avx512 => unsafe { quantize_row_avx512(steps, row) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { quantize_row_avx2(row) },
-        _ => quantize_row_any(row),
+        Isa::Avx2 => unsafe { quantize_row_avx2(steps, row) },
+        _ => quantize_row_any(steps, row),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn quantize_row_avx512(row: Row<'_>) {
-    quantize_row_any(row);
+fn quantize_row_avx512(steps: Steps, row: Row<'_>) {
+    quantize_row_any(steps, row);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn quantize_row_avx2(row: Row<'_>) {
-    quantize_row_any(row);
+fn quantize_row_avx2(steps: Steps, row: Row<'_>) {
+    quantize_row_any(steps, row);
 }
 
 #[inline(always)]
-fn quantize_row_any(row: Row<'_>) {
-    let (whole, rest) = row.x.as_chunks::<GROUP>();
-    let (codes, _) = row.codes.as_chunks_mut::<GROUP>();
-    for (group, codes) in codes.iter_mut().enumerate() {
-        let (scale, sum) = match whole.get(group) {
-            Some(x) => quantize_group(x, codes),
-            None => {
-                let mut x = [0.0; GROUP];
-                x[..rest.len()].copy_from_slice(rest);
-                quantize_group(&x, codes)
-            }
-        };
-        row.scales[group] = scale;
-        row.starts[group] = -OFFSET * sum;
+fn quantize_row_any(steps: Steps, row: Row<'_>) {
+    match steps {
+        Steps::Fitting => quantize_groups(row, fitting),
+        Steps::Powers => quantize_groups(row, power),
     }
 }
 
-/// Gives the scale and the sum of the codes. What is not finite makes the scale not finite, and with it the result.
+/// A group's scale, its inverse and what is added to the token's origin, from the greatest magnitude.
+type Scale = (f32, f32, f32);
+
+/// Below this a group counts as zero, so that neither its inverse overflows nor products of scales lose digits.
+const LEAST: f32 = 1e-12;
+
+/// What is not finite makes the scale not finite, and with it the result.
 #[inline(always)]
-fn quantize_group(x: &[f32; GROUP], codes: &mut [i8; GROUP]) -> (f32, i32) {
-    /// Below this a group counts as zero, so that neither its inverse overflows nor products of scales lose digits.
-    const LEAST: f32 = 1e-12;
-    /// Adding this leaves a rounded whole number in the lower bits.
-    const SHIFT: f32 = 12_582_912.0;
+fn fitting(greatest: f32) -> Scale {
+    if greatest < LEAST { (0.0, 0.0, 0.0) } else { (greatest * (1.0 / 127.0), 127.0 / greatest, 0.0) }
+}
+
+/// What is not finite, or so large that the exponents of scales can't be added, makes the origin NaN.
+#[inline(always)]
+fn power(greatest: f32) -> Scale {
+    /// 2^96.
+    const MOST: f32 = 79_228_162_514_264_337_593_543_950_336.0;
+    const MANTISSA: u32 = (1 << 23) - 1;
+    if greatest < LEAST {
+        return (1.0, 0.0, 0.0);
+    }
+    // Of infinity and NaN too.
+    if greatest.partial_cmp(&MOST).is_none_or(|order| order.is_ge()) {
+        return (1.0, 0.0, f32::NAN);
+    }
+    let scale = ((greatest * (1.0 / 127.0)).to_bits() + MANTISSA) & !MANTISSA;
+    (f32::from_bits(scale), f32::from_bits((254 << 23) - scale), 0.0)
+}
+
+#[inline(always)]
+fn quantize_groups(row: Row<'_>, scale: impl Fn(f32) -> Scale) {
+    let (whole, rest) = row.x.as_chunks::<GROUP>();
+    let (codes, _) = row.codes.as_chunks_mut::<GROUP>();
+    let mut origin = 0.0;
+    for (group, codes) in codes.iter_mut().enumerate() {
+        let mut last = [0.0; GROUP];
+        let x = match whole.get(group) {
+            Some(x) => x,
+            None => {
+                last[..rest.len()].copy_from_slice(rest);
+                &last
+            }
+        };
+        let (scale, inverse, begins) = scale(greatest(x));
+        row.scales[group] = scale;
+        row.starts[group] = -OFFSET * encode(x, inverse, codes);
+        origin += begins;
+    }
+    row.origin.fill(origin);
+}
+
+#[inline(always)]
+fn greatest(x: &[f32; GROUP]) -> f32 {
     // As whole numbers, magnitudes keep their order, with infinity and then NaN at the top.
     let mut greatest = 0u32;
     for x in x {
         greatest = greatest.max(x.to_bits() & 0x7fff_ffff);
     }
-    let greatest = f32::from_bits(greatest);
-    let (scale, inverse) =
-        if greatest < LEAST { (0.0, 0.0) } else { (greatest * (1.0 / 127.0), 127.0 / greatest) };
+    f32::from_bits(greatest)
+}
+
+/// Gives the sum of the codes.
+#[inline(always)]
+fn encode(x: &[f32; GROUP], inverse: f32, codes: &mut [i8; GROUP]) -> i32 {
+    /// Adding this leaves a rounded whole number in the lower bits.
+    const SHIFT: f32 = 12_582_912.0;
     let mut sum = 0i32;
     for (code, x) in codes.iter_mut().zip(x) {
         *code = (x * inverse + SHIFT).to_bits() as i8;
         sum += i32::from(*code);
     }
-    (scale, sum)
+    sum
 }

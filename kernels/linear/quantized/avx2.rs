@@ -49,7 +49,8 @@ struct Pointers {
 /// The processor has the instructions, and lengths have been checked.
 pub(super) unsafe fn add(tile: &mut Tile<'_>) {
     if !tile.resumes {
-        tile.sums.fill(Sums([0.0; PANEL]));
+        let origins = &tile.activations.origins[tile.first_token..];
+        tile.sums.iter_mut().zip(origins).for_each(|(sums, &origin)| *sums = Sums([origin; PANEL]));
     }
     let a = &tile.activations;
     let first = tile.first_token * a.groups + tile.first_group;

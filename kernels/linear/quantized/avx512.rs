@@ -2,7 +2,7 @@
 //!
 //! A tile of six tokens keeps 12 integer and 12 float accumulators in registers. Per group the unit that multiplies
 //! is busy with 8 dot products and 2 scalings for each pair of accumulators, so four fifths of the peak are the most
-//! that groups of 32 allow.
+//! that groups of 32 allow; eight ninths where activations are scaled by powers of two, which units that add can do.
 
 #![allow(unsafe_code)]
 
@@ -20,6 +20,13 @@ const LEAN: usize = 2;
 const INT8: u8 = 0;
 const SYMMETRIC: u8 = 1;
 const ASYMMETRIC: u8 = 2;
+/// Asymmetric codes that were unpacked to eight bits.
+const WIDENED: u8 = 3;
+
+/// Whether activations are scaled by powers of two, and no weight's scale is zero: then exponents are added.
+const fn powers(scheme: u8) -> bool {
+    scheme == ASYMMETRIC || scheme == WIDENED
+}
 
 /// What a kernel reads and writes.
 #[derive(Clone, Copy)]
@@ -31,6 +38,7 @@ struct Pointers {
     scales: *const f32,
     starts: *const i32,
     scale_stride: usize,
+    origins: *const f32,
     sums: *mut f32,
     resumes: bool,
     /// What is asked for along the way: so many cache lines with each group.
@@ -54,6 +62,7 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
         scales: a.scales[first..].as_ptr(),
         starts: a.starts[first..].as_ptr(),
         scale_stride: a.groups,
+        origins: a.origins[tile.first_token..].as_ptr(),
         sums: tile.sums.as_mut_ptr().cast(),
         resumes: tile.resumes,
         ahead: tile.ahead.as_ptr(),
@@ -61,10 +70,11 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
     };
     // SAFETY: the caller's promise.
     unsafe {
-        match tile.scheme {
-            Scheme::Int8 => add_tokens::<INT8>(tile.sums.len(), p),
-            Scheme::Int4Symmetric => add_tokens::<SYMMETRIC>(tile.sums.len(), p),
-            Scheme::Int4Asymmetric => add_tokens::<ASYMMETRIC>(tile.sums.len(), p),
+        match (tile.scheme, a.powers) {
+            (Scheme::Int8, false) => add_tokens::<INT8>(tile.sums.len(), p),
+            (Scheme::Int8, true) => add_tokens::<WIDENED>(tile.sums.len(), p),
+            (Scheme::Int4Symmetric, _) => add_tokens::<SYMMETRIC>(tile.sums.len(), p),
+            (Scheme::Int4Asymmetric, _) => add_tokens::<ASYMMETRIC>(tile.sums.len(), p),
         }
     }
 }
@@ -86,15 +96,18 @@ unsafe fn add_tokens<const SCHEME: u8>(tokens: usize, p: Pointers) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
-    let block_bytes = if SCHEME == INT8 { WIDE_BLOCK } else { NARROW_BLOCK };
+    let wide = SCHEME == INT8 || SCHEME == WIDENED;
+    let block_bytes = if wide { WIDE_BLOCK } else { NARROW_BLOCK };
     // SAFETY: all reads lie within the blocks, the tokens' codes, scales and starts, all writes within the sums, whose
     // lengths the caller has checked.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; T];
-        if p.resumes {
-            for (t, sums) in sums.iter_mut().enumerate() {
-                *sums = [_mm512_loadu_ps(p.sums.add(t * PANEL)), _mm512_loadu_ps(p.sums.add(t * PANEL + 16))];
-            }
+        for (t, sums) in sums.iter_mut().enumerate() {
+            *sums = if p.resumes {
+                [_mm512_loadu_ps(p.sums.add(t * PANEL)), _mm512_loadu_ps(p.sums.add(t * PANEL + 16))]
+            } else {
+                [_mm512_set1_ps(*p.origins.add(t)); 2]
+            };
         }
         for group in 0..p.groups {
             let block = p.blocks.add(group * block_bytes);
@@ -138,7 +151,7 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                     let x = x.add(GROUP / 2 + quad * 4);
                     multiply([high(w[0]), high(w[1])], x, p.code_stride, &mut dots);
                 }
-            } else if SCHEME == INT8 {
+            } else if wide {
                 for quad in 0..GROUP / 4 {
                     let w = block.add(HEADER + quad * 4 * PANEL);
                     let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
@@ -154,10 +167,21 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                     multiply(high, x.add(GROUP / 2 + quad * 4), p.code_stride, &mut dots);
                 }
             }
+            if powers(SCHEME) {
+                // Less what both exponents count from.
+                let one = _mm512_set1_epi32(1.0f32.to_bits() as i32);
+                scales = scales
+                    .map(|scale| _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(scale), one)));
+            }
             for (t, (sums, dots)) in sums.iter_mut().zip(&dots).enumerate() {
                 let x_scale = _mm512_set1_ps(*p.scales.add(t * p.scale_stride + group));
                 for half in 0..2 {
-                    let scale = _mm512_mul_ps(scales[half], x_scale);
+                    let scale = if powers(SCHEME) {
+                        let [w, x] = [scales[half], x_scale].map(|scale| _mm512_castps_si512(scale));
+                        _mm512_castsi512_ps(_mm512_add_epi32(w, x))
+                    } else {
+                        _mm512_mul_ps(scales[half], x_scale)
+                    };
                     sums[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[half]), scale, sums[half]);
                 }
             }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use super::{
     PackedInt, Scheme,
-    activations::{Activations, Codes},
+    activations::{Activations, Codes, Steps},
     finish::{Outputs, finish},
     format::{PANEL, WIDE_BLOCK},
     sums::{self, Sums, Tile},
@@ -51,7 +51,7 @@ pub(super) fn multiply(isa: Isa, weight: &PackedInt, p: Product<'_>) {
         return;
     }
     ACTIVATIONS.with_borrow_mut(|activations| {
-        activations.quantize(isa, p.x, p.tokens, p.features);
+        activations.quantize(isa, Steps::beside(weight.scheme()), p.x, p.tokens, p.features);
         let width = p.y.len() / p.tokens;
         let job = Job {
             isa,

@@ -12,7 +12,7 @@ pub(super) fn add(tile: &mut Tile<'_>) {
     for (i, sums) in tile.sums.iter_mut().enumerate() {
         let token = tile.first_token + i;
         if !tile.resumes {
-            sums.0.fill(0.0);
+            sums.0.fill(codes.origins[token]);
         }
         for (j, block) in tile.blocks.chunks_exact(tile.scheme.block()).enumerate() {
             let group = tile.first_group + j;

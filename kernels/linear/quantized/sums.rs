@@ -26,7 +26,7 @@ pub(super) struct Tile<'a> {
     pub(super) first_token: usize,
     /// The group that the first block belongs to.
     pub(super) first_group: usize,
-    /// Whether groups were added before these. If not, sums begin at zero, whatever they are.
+    /// Whether groups were added before these. If not, sums begin at their tokens' origins, whatever they are.
     pub(super) resumes: bool,
     /// One for each token, at most [`tokens`].
     pub(super) sums: &'a mut [Sums],
@@ -111,7 +111,8 @@ pub(super) fn add(isa: Isa, tile: &mut Tile<'_>) {
     assert!(codes.code_stride >= codes.groups * format::GROUP, "stride");
     assert!(last * codes.code_stride <= codes.codes.len(), "codes");
     assert!(last * codes.groups <= codes.scales.len().min(codes.starts.len()), "scales");
-    assert!(tile.sums.len() <= tokens(isa), "tokens");
+    assert!(last <= codes.origins.len() && tile.sums.len() <= tokens(isa), "tokens");
+    assert!(codes.powers || tile.scheme != Scheme::Int4Asymmetric, "scales");
     match isa {
         // SAFETY: an `Isa` other than the portable one comes from detecting it; lengths were checked above.
         #[cfg(target_arch = "x86_64")]

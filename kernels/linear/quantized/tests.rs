@@ -29,14 +29,20 @@ fn packed(seed: u64, scheme: Scheme, rows: usize, cols: usize) -> PackedInt {
     PackedInt::pack(&Source::new(&parts, Order::Stacked), scheme, "test").unwrap()
 }
 
-/// `x` as a product sees it: codes and steps of groups, in f64.
-fn seen(x: &[f32], features: usize) -> Vec<f64> {
+/// `x` as a product with weights of `scheme` sees it: codes and steps of groups, in f64.
+fn seen(scheme: Scheme, x: &[f32], features: usize) -> Vec<f64> {
     x.chunks(features.max(1))
         .flat_map(|row| row.chunks(GROUP))
         .flat_map(|group| {
             let greatest = group.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-            let (inverse, step) =
-                if greatest == 0.0 { (0.0, 0.0) } else { (127.0 / greatest, greatest / 127.0) };
+            let (inverse, step) = match scheme {
+                _ if greatest == 0.0 => (0.0, 0.0),
+                Scheme::Int4Asymmetric => {
+                    let power = (greatest / 127.0).log2().ceil();
+                    ((-power).exp2(), power.exp2())
+                }
+                _ => (127.0 / greatest, greatest / 127.0),
+            };
             group.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(step))
         })
         .collect()
@@ -64,7 +70,7 @@ fn check(isa: Isa, weight: &PackedInt, case: &Case) {
     multiply::poison();
     weight.multiply_on(isa, p);
 
-    let x = seen(&x, cols);
+    let x = seen(weight.scheme(), &x, cols);
     let mut expected = vec![0.0f64; tokens * rows];
     let mut size = vec![0.0f64; tokens * rows];
     let mut row_values = vec![0.0f32; cols];
