@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Error, HostBytes, Result,
     pool::{self, SharedSlice},
-    settle,
+    settle::{self, Pace, Settles},
 };
 
 /// Every block begins on a cache line.
@@ -119,15 +119,22 @@ impl Frozen {
     }
 
     /// `bytes` where they lie.
-    pub(crate) fn in_place(bytes: &HostBytes) -> Self {
-        Self(Arc::new(Settling { block: OnceLock::new(), file: Some(bytes.clone()), what: "" }))
+    pub(crate) fn in_place(bytes: &HostBytes, what: &'static str) -> Self {
+        Self(Arc::new(Settling { block: OnceLock::new(), file: Some(bytes.clone()), what }))
     }
 
     /// `bytes` where they lie until they have been moved, which begins soon. Without room they stay.
     pub(crate) fn settling(bytes: &HostBytes, what: &'static str) -> Self {
         let place = Arc::new(Settling { block: OnceLock::new(), file: Some(bytes.clone()), what });
-        settle::later(&place);
+        let settles: Arc<dyn Settles> = place.clone();
+        settle::later(Arc::downgrade(&settles));
         Self(place)
+    }
+
+    /// Whether `bytes` can be read where they lie as well as in a block, but for the pages' size: they begin on a cache
+    /// line, and no disk is waited for.
+    pub(crate) fn can_settle(bytes: &HostBytes) -> bool {
+        bytes.as_ref().as_ptr().align_offset(ALIGNMENT) == 0 && bytes.in_memory()
     }
 
     #[inline]
@@ -152,19 +159,23 @@ impl AsRef<[u8]> for Frozen {
     }
 }
 
-impl Settling {
-    /// Moves the bytes to the block that `copy` makes. Who has a slice of them keeps it: the file stays mapped, though its
-    /// pages are given back, to be read again where somebody still does.
-    ///
-    /// # Errors
-    /// Those of `copy`; then they stay.
-    pub(crate) fn settle(&self, copy: impl FnOnce(&HostBytes, &'static str) -> Result<Block>) -> Result<()> {
-        if let (None, Some(file)) = (self.block.get(), &self.file) {
+impl Settles for Frozen {
+    fn settle(&self, pace: &mut Pace) {
+        self.0.settle(pace);
+    }
+}
+
+impl Settles for Settling {
+    /// Who has a slice of the bytes keeps it: the file stays mapped, though its pages are given back, to be read again
+    /// where somebody still does.
+    fn settle(&self, pace: &mut Pace) {
+        if let (None, Some(file)) = (self.block.get(), &self.file)
+            && let Ok(block) = pace.copy(file, self.what)
+        {
             // Only one thread settles, so there is no other block.
-            let _ = self.block.set(copy(file, self.what)?);
+            let _ = self.block.set(block);
             file.release();
         }
-        Ok(())
     }
 }
 

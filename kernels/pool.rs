@@ -47,6 +47,14 @@ pub(crate) fn jobs() -> u32 {
     global().shared.epoch.0.load(Ordering::Relaxed)
 }
 
+/// Calls `work`, whose jobs the calling thread does by itself.
+pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let inside = INSIDE.replace(true);
+    let done = work();
+    INSIDE.set(inside);
+    done
+}
+
 /// Fixes the number of threads before anything has been computed. Without this call it is the environment
 /// variable `OCELLUS_THREADS`, or else what affinity and quota of the process allow. Gives the number that holds.
 pub fn set_threads(threads: usize) -> usize {

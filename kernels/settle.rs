@@ -3,17 +3,18 @@
 //!
 //! One thread of its own copies weight after weight and ends when none is left. It begins with what was loaded last: a
 //! decoder reads its weights for each token, a tower once for each picture.
-//! While nothing else is computed it takes the whole pool along; else it copies by itself and rests as long as it worked.
+//! While nothing else is computed it takes the whole pool along; else it works by itself and rests as long as it worked.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     HostBytes, Result,
-    pages::{Block, Settling},
+    pages::Block,
     pool::{self, SharedSlice},
 };
 
@@ -27,7 +28,7 @@ const GAP: Duration = Duration::from_micros(200);
 #[derive(Default)]
 struct Queue {
     /// Whoever is gone by its turn is left out.
-    waiting: Vec<Weak<Settling>>,
+    waiting: Vec<Weak<dyn Settles>>,
     /// Whether the thread is there.
     works: bool,
     /// How many wait for the end.
@@ -51,10 +52,16 @@ pub fn wait() {
     queue.hurried -= 1;
 }
 
-/// Has `place` moved when its turn comes. Where no thread can be started it stays in its file.
-pub(crate) fn later(place: &Arc<Settling>) {
+/// What is used where it lies until it has been moved.
+pub(crate) trait Settles: Send + Sync {
+    /// Moves it. Without room it stays.
+    fn settle(&self, pace: &mut Pace);
+}
+
+/// Has `place` moved when its turn comes. Where no thread can be started it stays.
+pub(crate) fn later(place: Weak<dyn Settles>) {
     let mut queue = queue();
-    queue.waiting.push(Arc::downgrade(place));
+    queue.waiting.push(place);
     if !queue.works {
         let started = thread::Builder::new().name("ocellus-settle".to_owned()).spawn(work);
         match started {
@@ -65,11 +72,10 @@ pub(crate) fn later(place: &Arc<Settling>) {
 }
 
 fn work() {
-    let mut pace = Pace { hurried: false, busy: true };
+    let mut pace = Pace { busy: true };
     loop {
         let next = {
             let mut queue = queue();
-            pace.hurried = queue.hurried > 0;
             let next = queue.waiting.pop();
             if next.is_none() {
                 queue.works = false;
@@ -79,40 +85,45 @@ fn work() {
             next
         };
         if let Some(place) = next.and_then(|place| place.upgrade()) {
-            // Without room for a copy it stays in its file.
-            let _ = place.settle(|bytes, what| copy(bytes, what, &mut pace));
+            // Whatever goes wrong, it stays where it is, and nobody waits for ever.
+            let _ = catch_unwind(AssertUnwindSafe(|| place.settle(&mut pace)));
         }
     }
 }
 
 /// How much of the machine moving takes.
-struct Pace {
-    hurried: bool,
-    /// Whether anybody else has computed since the last slice.
+pub(crate) struct Pace {
+    /// Whether anybody else has computed since the last step.
     busy: bool,
 }
 
-fn copy(bytes: &HostBytes, what: &'static str, pace: &mut Pace) -> Result<Block> {
-    let len = bytes.as_ref().len();
-    let mut block = Block::zeros(len, what)?;
-    for start in (0..len).step_by(SLICE) {
-        let slice = &mut block.as_mut_slice()[start..len.min(start + SLICE)];
+impl Pace {
+    /// One step of the work, which shares out one job.
+    pub(crate) fn step<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let hurried = queue().hurried > 0;
         let (before, began) = (pool::jobs(), Instant::now());
-        let own = if pace.busy && !pace.hurried {
-            bytes.copy_to(start, slice);
-            thread::sleep(began.elapsed());
-            0
-        } else {
-            together(bytes, start, slice);
-            if !pace.hurried {
-                thread::sleep(GAP);
-            }
-            1
-        };
-        pace.hurried = queue().hurried > 0;
-        pace.busy = pool::jobs().wrapping_sub(before) > own;
+        let alone = self.busy && !hurried;
+        let done = if alone { pool::alone(work) } else { work() };
+        if !hurried {
+            thread::sleep(if alone { began.elapsed() } else { GAP });
+        }
+        self.busy = pool::jobs().wrapping_sub(before) > u32::from(!alone);
+        done
     }
-    Ok(block)
+
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] when there is no room.
+    pub(crate) fn copy(&mut self, bytes: &HostBytes, what: &'static str) -> Result<Block> {
+        let len = bytes.as_ref().len();
+        let mut block = Block::zeros(len, what)?;
+        for start in (0..len).step_by(SLICE) {
+            let slice = &mut block.as_mut_slice()[start..len.min(start + SLICE)];
+            self.step(|| together(bytes, start, slice));
+        }
+        Ok(block)
+    }
 }
 
 /// Copies with all threads.
@@ -131,7 +142,10 @@ fn together(bytes: &HostBytes, start: usize, to: &mut [u8]) {
 mod tests {
     use std::{
         ops::Range,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
     use super::*;

@@ -189,8 +189,8 @@ impl Weight {
         let frozen = || {
             let aligned = bytes.as_ref().as_ptr().align_offset(pages::ALIGNMENT) == 0;
             match device.gpu() {
-                Some(_) if aligned => Ok(pages::Frozen::in_place(bytes)),
-                None if aligned && bytes.in_memory() => Ok(pages::Frozen::settling(bytes, what)),
+                Some(_) if aligned => Ok(pages::Frozen::in_place(bytes, what)),
+                None if pages::Frozen::can_settle(bytes) => Ok(pages::Frozen::settling(bytes, what)),
                 _ => pages::Frozen::copy_of(bytes, what),
             }
         };
@@ -243,7 +243,11 @@ impl Weight {
 
     /// The size of the weight in memory, in bytes: what a product with a single row has to read.
     pub fn size_in_bytes(&self) -> usize {
-        self.size_in_bytes
+        match &self.storage {
+            // It may shrink while it is used.
+            WeightStorage::Bf16(packed) => packed.size_in_bytes(),
+            _ => self.size_in_bytes,
+        }
     }
 
     /// The arithmetic that fits a layer with this weight: what surrounds a narrow product need not be exact.

@@ -22,10 +22,13 @@ mod avx512;
 mod pack;
 mod portable;
 mod product;
+mod settling;
 mod squeeze;
 #[cfg(test)]
 mod tests;
 mod tile;
+
+use std::sync::Arc;
 
 use crate::{
     Result,
@@ -55,6 +58,14 @@ enum Store {
     /// In the layout of this module.
     Plain(Frozen),
     Squeezed(squeeze::Squeezed),
+    /// Plain in a mapped file, until it has been squeezed.
+    Settling(Arc<settling::Settling>),
+}
+
+/// The numbers as they lie at the moment.
+enum Numbers<'a> {
+    Plain(&'a [u8]),
+    Squeezed(&'a squeeze::Squeezed),
 }
 
 impl PackedBf16 {
@@ -92,9 +103,17 @@ impl PackedBf16 {
 
     /// The packed bytes, little-endian, as [`Self::from_bytes`] takes them; `None` of a squeezed weight.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match self.numbers() {
+            Numbers::Plain(bytes) => Some(bytes),
+            Numbers::Squeezed(_) => None,
+        }
+    }
+
+    fn numbers(&self) -> Numbers<'_> {
         match &self.store {
-            Store::Plain(bytes) => Some(bytes.as_slice()),
-            Store::Squeezed(_) => None,
+            Store::Plain(bytes) => Numbers::Plain(bytes.as_slice()),
+            Store::Squeezed(squeezed) => Numbers::Squeezed(squeezed),
+            Store::Settling(settling) => settling.numbers(),
         }
     }
 
@@ -105,9 +124,9 @@ impl PackedBf16 {
 
     /// The size in memory.
     pub(crate) fn size_in_bytes(&self) -> usize {
-        match &self.store {
-            Store::Plain(bytes) => bytes.as_slice().len(),
-            Store::Squeezed(squeezed) => squeezed.size_in_bytes(),
+        match self.numbers() {
+            Numbers::Plain(bytes) => bytes.len(),
+            Numbers::Squeezed(squeezed) => squeezed.size_in_bytes(),
         }
     }
 

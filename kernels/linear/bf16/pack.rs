@@ -2,7 +2,11 @@
 
 use half::{bf16, slice::HalfFloatSliceExt};
 
-use super::{FEATURES, OP, PackedBf16, Store, squeeze};
+use super::{
+    FEATURES, Numbers, OP, PackedBf16, Store,
+    settling::{self, Settling},
+    squeeze::Squeezed,
+};
 use crate::{
     Error, HostBytes, Result,
     error::argument,
@@ -43,20 +47,23 @@ impl PackedBf16 {
     }
 
     /// The same in twelve bits where that saves a quarter, as it does for weights that were trained, and where this processor
-    /// multiplies such weights: see [`squeeze`].
+    /// multiplies such weights: see [`super::squeeze`].
     ///
     /// # Errors
     /// As [`PackedBf16::pack`].
     pub(crate) fn pack_squeezed(source: &Source<'_>, what: &'static str) -> Result<Self> {
         let (rows, cols) = (source.rows(), source.cols());
-        let fill = |panel: usize, pairs: &mut [u32]| pack_panel(source, panel, pairs);
-        match squeezed(rows, cols, what, &fill)? {
-            Some(packed) => Ok(packed),
-            None => Self::pack(source, what),
+        if Isa::current() == Isa::Avx512 {
+            let fill = |panel: usize, pairs: &mut [u32]| pack_panel(source, panel, pairs);
+            if let Some(squeezed) = Squeezed::new(rows, cols, what, &fill)? {
+                return Ok(Self { rows, cols, store: Store::Squeezed(squeezed) });
+            }
         }
+        Self::pack(source, what)
     }
 
-    /// [`PackedBf16::pack_squeezed`] of what was packed before, in the layout that is not squeezed.
+    /// [`PackedBf16::pack_squeezed`] of what was packed before, in the layout that is not squeezed. Bytes of a mapped file
+    /// that lie in memory are multiplied there until they have been squeezed.
     ///
     /// # Errors
     /// As [`PackedBf16::from_bytes`], and when there is no memory.
@@ -67,18 +74,17 @@ impl PackedBf16 {
         what: &'static str,
     ) -> Result<Self> {
         Self::check_bytes(rows, cols, bytes.as_ref().len())?;
-        let fill = |panel: usize, pairs: &mut [u32]| {
-            let pairs: &mut [u8] = bytemuck::cast_slice_mut(pairs);
-            bytes.copy_to(panel * pairs.len(), pairs);
-            Ok(())
-        };
-        match squeezed(rows, cols, what, &fill)? {
-            Some(packed) => {
-                bytes.release();
-                Ok(packed)
+        if Isa::current() == Isa::Avx512 {
+            if Frozen::can_settle(bytes) {
+                let store = Store::Settling(Settling::new(rows, cols, bytes, what));
+                return Ok(Self { rows, cols, store });
             }
-            None => Self::from_bytes(rows, cols, Frozen::copy_of(bytes, what)?),
+            if let Some(squeezed) = settling::squeezed(rows, cols, bytes, what)? {
+                bytes.release();
+                return Ok(Self { rows, cols, store: Store::Squeezed(squeezed) });
+            }
         }
+        Self::from_bytes(rows, cols, Frozen::copy_of(bytes, what)?)
     }
 
     /// Writes packed row `row`, widened to f32, to `values: (cols)`.
@@ -93,9 +99,9 @@ impl PackedBf16 {
             return Err(argument(OP, "values", values.len(), format!("{} elements", self.cols)));
         }
         let panel = self.padded_cols() * PANEL;
-        let all: &[u16] = match &self.store {
-            Store::Plain(bytes) => bytemuck::cast_slice(bytes.as_slice()),
-            Store::Squeezed(squeezed) => {
+        let all: &[u16] = match self.numbers() {
+            Numbers::Plain(bytes) => bytemuck::cast_slice(bytes),
+            Numbers::Squeezed(squeezed) => {
                 for (feature, value) in values.iter_mut().enumerate() {
                     *value = bf16::from_bits(squeezed.bits(row, feature)).to_f32();
                 }
@@ -110,20 +116,6 @@ impl PackedBf16 {
         }
         Ok(())
     }
-}
-
-/// A squeezed weight, `None` where none is wanted.
-fn squeezed(
-    rows: usize,
-    cols: usize,
-    what: &'static str,
-    fill: &(dyn Fn(usize, &mut [u32]) -> Result<()> + Sync),
-) -> Result<Option<PackedBf16>> {
-    if Isa::current() != Isa::Avx512 {
-        return Ok(None);
-    }
-    let squeezed = squeeze::Squeezed::new(rows, cols, what, fill)?;
-    Ok(squeezed.map(|squeezed| PackedBf16 { rows, cols, store: Store::Squeezed(squeezed) }))
 }
 
 /// Writes the 32 rows of panel number `panel` to `pairs: (padded features / 2, 32)`, which holds zeros.

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, ops::Range, sync::Mutex, sync::PoisonError};
 
 use super::{
-    PackedBf16, Store,
+    Numbers, PackedBf16,
     squeeze::{Squeezed, UNIT, UNIT_BYTES},
     tile::{Ahead, BLOCK, End, Path, ROW, SqueezedTile, Tile},
 };
@@ -48,9 +48,9 @@ pub(super) fn multiply<P: Path>(isa: Isa, weight: &PackedBf16, p: Product<'_>) -
             x: elements.as_ptr(),
             rows: rows.len(),
             isa,
-            panels: match &weight.store {
-                Store::Plain(bytes) => Panels::Plain(bytemuck::cast_slice(bytes.as_slice())),
-                Store::Squeezed(squeezed) => Panels::Squeezed(squeezed),
+            panels: match weight.numbers() {
+                Numbers::Plain(bytes) => Panels::Plain(bytemuck::cast_slice(bytes)),
+                Numbers::Squeezed(squeezed) => Panels::Squeezed(squeezed),
             },
             features: weight.padded_cols(),
             blocks,
