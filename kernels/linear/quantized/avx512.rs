@@ -23,6 +23,9 @@ const ASYMMETRIC: u8 = 2;
 /// Asymmetric codes that were unpacked to eight bits.
 const WIDENED: u8 = 3;
 
+/// The bits of the number one: what exponents count from.
+const ONE: u32 = 127 << 23;
+
 /// Whether activations are scaled by powers of two, and no weight's scale is zero: then exponents are added.
 const fn powers(scheme: u8) -> bool {
     scheme == ASYMMETRIC || scheme == WIDENED
@@ -121,17 +124,24 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                 }
             }
             let header = _mm512_loadu_si512(block.cast());
-            let mut scales = scales::<SCHEME>(header);
+            let lean = SCHEME == ASYMMETRIC && T <= LEAN;
+            let mut scales = match SCHEME {
+                // Less what both exponents count from, and halved where products are doubled.
+                ASYMMETRIC => {
+                    nine_bits(header, (FIRST_SCALE << 19).wrapping_sub(ONE + (u32::from(lean) << 23)))
+                }
+                _ => scales::<SCHEME>(header),
+            };
             let mut dots = [[_mm512_setzero_si512(); 2]; T];
             for (t, dots) in dots.iter_mut().enumerate() {
                 *dots = [_mm512_set1_epi32(*p.starts.add(t * p.scale_stride + group)); 2];
             }
             let x = p.codes.add(group * GROUP);
-            if SCHEME == SYMMETRIC || SCHEME == ASYMMETRIC && T <= LEAN {
+            if SCHEME == SYMMETRIC || lean {
                 // Codes are unpacked to `16 q`, all products to twice what they are elsewhere.
-                let scale = |x| _mm512_mul_ps(x, _mm512_set1_ps(0.5));
-                scales = [scale(scales[0]), scale(scales[1])];
-                if SCHEME == ASYMMETRIC {
+                if SCHEME == SYMMETRIC {
+                    scales = scales.map(|scale| _mm512_mul_ps(scale, _mm512_set1_ps(0.5)));
+                } else {
                     let zeros = doubled_zeros(header);
                     for (t, dots) in dots.iter_mut().enumerate() {
                         // A start is -128 times the sum of codes, which fits in 16 bits.
@@ -167,11 +177,10 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                     multiply(high, x.add(GROUP / 2 + quad * 4), p.code_stride, &mut dots);
                 }
             }
-            if powers(SCHEME) {
-                // Less what both exponents count from.
-                let one = _mm512_set1_epi32(1.0f32.to_bits() as i32);
-                scales = scales
-                    .map(|scale| _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(scale), one)));
+            if SCHEME == WIDENED {
+                let less =
+                    |scale| _mm512_sub_epi32(_mm512_castps_si512(scale), _mm512_set1_epi32(ONE as i32));
+                scales = scales.map(|scale| _mm512_castsi512_ps(less(scale)));
             }
             for (t, (sums, dots)) in sums.iter_mut().zip(&dots).enumerate() {
                 let x_scale = _mm512_set1_ps(*p.scales.add(t * p.scale_stride + group));
@@ -213,16 +222,22 @@ unsafe fn multiply<const T: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn scales<const SCHEME: u8>(header: __m512i) -> [__m512; 2] {
-    let low = _mm512_slli_epi32::<16>(header);
     if SCHEME == ASYMMETRIC {
-        let mask = _mm512_set1_epi32(0xff80_0000_u32 as i32);
-        let first = _mm512_set1_epi32((FIRST_SCALE << 19) as i32);
-        let nine_bits = |x| _mm512_add_epi32(_mm512_srli_epi32::<4>(_mm512_and_si512(x, mask)), first);
-        [_mm512_castsi512_ps(nine_bits(low)), _mm512_castsi512_ps(nine_bits(header))]
-    } else {
-        let high = _mm512_and_si512(header, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-        [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+        return nine_bits(header, FIRST_SCALE << 19);
     }
+    let low = _mm512_slli_epi32::<16>(header);
+    let high = _mm512_and_si512(header, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+    [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+}
+
+/// Scales of nine bits, the first of which is `first`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn nine_bits(header: __m512i, first: u32) -> [__m512; 2] {
+    let mask = _mm512_set1_epi32(0xff80_0000_u32 as i32);
+    let first = _mm512_set1_epi32(first as i32);
+    let wide = |x| _mm512_add_epi32(_mm512_srli_epi32::<4>(_mm512_and_si512(x, mask)), first);
+    [_mm512_slli_epi32::<16>(header), header].map(|x| _mm512_castsi512_ps(wide(x)))
 }
 
 /// Twice the zero points, as whole numbers of 16 bits below others that are zero.
