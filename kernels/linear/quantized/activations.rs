@@ -23,7 +23,8 @@ pub(super) enum Steps {
     /// The greatest magnitude is 127 steps.
     Fitting,
     /// The same rounded up to a power of two. Scaling by it is an addition of whole numbers, while the arithmetic that
-    /// multiplies is busy with dot products; beside weights of four bits the half bit that is lost does not count.
+    /// multiplies is busy with dot products. Beside weights of four bits the half bit that is lost hardly counts: the mean
+    /// difference of a logit of the built-in model to f32 is 0.342 in place of 0.337 (`scripts/check cpu divergence`).
     Powers,
 }
 

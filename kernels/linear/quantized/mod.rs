@@ -2,9 +2,9 @@
 //!
 //! Weights are cut into groups of 32 features, each row's group with a scale of its own (see [`format`] for the bytes).
 //! Activations are quantized to eight bits on the way in, by token and group, whatever the number of tokens, so that
-//! products are those of whole numbers; beside asymmetric weights of four bits in steps that are powers of two, which moves
-//! the logits of the built-in model by a fiftieth of what the weights' own rounding does. The floor: one token reads each byte once, 8.5 or 4.5 bits per weight; many
-//! tokens cost `2 * tokens * in * out` operations at the rate of the processor's eight-bit dot product.
+//! products are those of whole numbers; beside asymmetric weights of four bits in steps that are powers of two, see
+//! [`activations::Steps`]. The floor: one token reads each byte once, 8.5 or 4.5 bits per weight; many tokens cost
+//! `2 * tokens * in * out` operations at the rate of the processor's eight-bit dot product.
 //!
 //! **Company.** Groups are summed exactly, in integers, then in the order of the features in one f32 for each element.
 
