@@ -5,7 +5,7 @@
 
 use super::{
     Scheme,
-    format::{GROUP, OFFSET},
+    format::{FIRST_SCALE, GROUP, OFFSET},
 };
 use crate::{
     pool::{self, SharedSlice},
@@ -45,6 +45,7 @@ pub(super) struct Activations {
     scales: Vec<f32>,
     starts: Vec<i32>,
     origins: Vec<f32>,
+    words: Vec<Words>,
     tokens: usize,
     groups: usize,
     powers: bool,
@@ -62,9 +63,31 @@ pub(super) struct Codes<'a> {
     pub(super) starts: &'a [i32],
     /// `(tokens)`: where sums begin, at zero, or at NaN where the token has a number without a code.
     pub(super) origins: &'a [f32],
+    /// `(groups)` of one token whose scales are powers of two, else none.
+    pub(super) words: &'a [Words],
     pub(super) groups: usize,
     /// Whether all scales are powers of two.
     pub(super) powers: bool,
+}
+
+/// A group of one token as whole numbers that a stream of four-bit weights takes as they are.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Words {
+    /// Minus twice the sum of the codes, in the lower and in the upper half of a word, beside zero.
+    pub(super) sums: [i32; 2],
+    /// What is added to the nine bits of a weight's scale, where an f32 has them, for half of what both scales give.
+    pub(super) exponent: i32,
+}
+
+impl Words {
+    fn new(scale: f32, start: i32) -> Self {
+        // 32 codes of up to 127 steps: their sum has 13 bits.
+        let sum = start / (OFFSET / 2);
+        // Both exponents count from that of one.
+        let exponent = scale.to_bits().wrapping_add(FIRST_SCALE << 19).wrapping_sub(128 << 23);
+        Self { sums: [sum & 0xffff, sum << 16], exponent: exponent as i32 }
+    }
 }
 
 impl Activations {
@@ -103,6 +126,11 @@ impl Activations {
             let size = TOKENS.min(tokens.div_ceil(pool::threads()));
             pool::run(tokens.div_ceil(size), |task| part(task * size, size.min(tokens - task * size)));
         }
+        self.words.clear();
+        if self.powers && tokens == 1 {
+            let groups = self.scales.iter().zip(&self.starts).take(groups);
+            self.words.extend(groups.map(|(&scale, &start)| Words::new(scale, start)));
+        }
     }
 
     pub(super) fn codes(&self) -> Codes<'_> {
@@ -113,6 +141,7 @@ impl Activations {
             scales: &self.scales[..count],
             starts: &self.starts[..count],
             origins: &self.origins[..self.tokens],
+            words: &self.words,
             groups: self.groups,
             powers: self.powers,
         }

@@ -10,12 +10,12 @@ use std::arch::x86_64::*;
 
 use super::{
     Scheme,
+    activations::Words,
+    finish::finish_any,
     format::{FIRST_SCALE, GROUP, HEADER, NARROW_BLOCK, PANEL, WIDE_BLOCK},
-    sums::Tile,
+    stream::Stream,
+    sums::{Sums, Tile},
 };
-
-/// Up to so many tokens asymmetric codes are unpacked with fewer instructions, at the price of one more for each token.
-const LEAN: usize = 2;
 
 const INT8: u8 = 0;
 const SYMMETRIC: u8 = 1;
@@ -99,8 +99,6 @@ unsafe fn add_tokens<const SCHEME: u8>(tokens: usize, p: Pointers) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
-    let wide = SCHEME == INT8 || SCHEME == WIDENED;
-    let block_bytes = if wide { WIDE_BLOCK } else { NARROW_BLOCK };
     // SAFETY: all reads lie within the blocks, the tokens' codes, scales and starts, all writes within the sums, whose
     // lengths the caller has checked.
     unsafe {
@@ -112,24 +110,36 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                 [_mm512_set1_ps(*p.origins.add(t)); 2]
             };
         }
+        let sums = add_groups::<SCHEME, T>(p, sums);
+        for (t, sums) in sums.iter().enumerate() {
+            _mm512_storeu_ps(p.sums.add(t * PANEL), sums[0]);
+            _mm512_storeu_ps(p.sums.add(t * PANEL + 16), sums[1]);
+        }
+    }
+}
+
+/// # Safety
+/// As [`kernel`], and `p.sums` are not used.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn add_groups<const SCHEME: u8, const T: usize>(
+    p: Pointers,
+    mut sums: [[__m512; 2]; T],
+) -> [[__m512; 2]; T] {
+    let wide = SCHEME == INT8 || SCHEME == WIDENED;
+    let block_bytes = if wide { WIDE_BLOCK } else { NARROW_BLOCK };
+    // SAFETY: as in `kernel`.
+    unsafe {
         for group in 0..p.groups {
             let block = p.blocks.add(group * block_bytes);
             for line in 0..p.lines {
                 let line = p.ahead.wrapping_add((group * p.lines + line) * 64);
-                // What comes late may wait in the second-level cache.
-                if T > 2 {
-                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
-                } else {
-                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
-                }
+                _mm_prefetch::<_MM_HINT_T1>(line.cast());
             }
             let header = _mm512_loadu_si512(block.cast());
-            let lean = SCHEME == ASYMMETRIC && T <= LEAN;
             let mut scales = match SCHEME {
-                // Less what both exponents count from, and halved where products are doubled.
-                ASYMMETRIC => {
-                    nine_bits(header, (FIRST_SCALE << 19).wrapping_sub(ONE + (u32::from(lean) << 23)))
-                }
+                // Less what both exponents count from.
+                ASYMMETRIC => nine_bits(header, (FIRST_SCALE << 19).wrapping_sub(ONE)),
                 _ => scales::<SCHEME>(header),
             };
             let mut dots = [[_mm512_setzero_si512(); 2]; T];
@@ -137,20 +147,9 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                 *dots = [_mm512_set1_epi32(*p.starts.add(t * p.scale_stride + group)); 2];
             }
             let x = p.codes.add(group * GROUP);
-            if SCHEME == SYMMETRIC || lean {
+            if SCHEME == SYMMETRIC {
                 // Codes are unpacked to `16 q`, all products to twice what they are elsewhere.
-                if SCHEME == SYMMETRIC {
-                    scales = scales.map(|scale| _mm512_mul_ps(scale, _mm512_set1_ps(0.5)));
-                } else {
-                    let zeros = doubled_zeros(header);
-                    for (t, dots) in dots.iter_mut().enumerate() {
-                        // A start is -128 times the sum of codes, which fits in 16 bits.
-                        let sum = *p.starts.add(t * p.scale_stride + group) >> 7;
-                        let sum = _mm512_set1_epi32(sum & 0xffff);
-                        let none = _mm512_setzero_si512();
-                        *dots = zeros.map(|zero| _mm512_dpwssd_epi32(none, zero, sum));
-                    }
-                }
+                scales = scales.map(|scale| _mm512_mul_ps(scale, _mm512_set1_ps(0.5)));
                 let mask = _mm512_set1_epi8(0xf0_u8 as i8);
                 for quad in 0..GROUP / 8 {
                     let w = block.add(HEADER + quad * 4 * PANEL);
@@ -195,11 +194,107 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                 }
             }
         }
-        for (t, sums) in sums.iter().enumerate() {
-            _mm512_storeu_ps(p.sums.add(t * PANEL), sums[0]);
-            _mm512_storeu_ps(p.sums.add(t * PANEL + 16), sums[1]);
+    }
+    sums
+}
+
+/// See [`super::stream::run`].
+///
+/// # Safety
+/// The processor has the instructions, lengths have been checked, and nobody else has these outputs.
+pub(super) unsafe fn stream(stream: &Stream<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stream.scheme {
+            Scheme::Int8 => stream_panels::<INT8>(stream),
+            Scheme::Int4Symmetric => stream_panels::<SYMMETRIC>(stream),
+            Scheme::Int4Asymmetric => stream_panels::<ASYMMETRIC>(stream),
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn stream_panels<const SCHEME: u8>(stream: &Stream<'_>) {
+    let a = &stream.activations;
+    let mut p = Pointers {
+        blocks: stream.blocks.as_ptr(),
+        groups: a.groups,
+        codes: a.codes.as_ptr(),
+        code_stride: a.code_stride,
+        scales: a.scales.as_ptr(),
+        starts: a.starts.as_ptr(),
+        scale_stride: a.groups,
+        origins: a.origins.as_ptr(),
+        sums: std::ptr::null_mut(),
+        resumes: false,
+        ahead: std::ptr::null(),
+        lines: 0,
+    };
+    let panel_bytes = a.groups * stream.scheme.block();
+    for panel in stream.panels.clone() {
+        let mut finished = Sums([0.0; PANEL]);
+        // SAFETY: all reads lie within the panels' blocks and the token's codes, scales, starts and words, and all outputs
+        // are this call's.
+        unsafe {
+            let begin = [_mm512_set1_ps(*p.origins); 2];
+            let [sums] = if SCHEME == ASYMMETRIC {
+                [add_narrow_groups(p, a.words.as_ptr(), begin)]
+            } else {
+                add_groups::<SCHEME, 1>(p, [begin])
+            };
+            _mm512_store_ps(finished.0.as_mut_ptr(), sums[0]);
+            _mm512_store_ps(finished.0.as_mut_ptr().add(16), sums[1]);
+            let (bias, y) = (stream.bias.of(panel), stream.outputs(panel));
+            finish_any(stream.finish, std::slice::from_ref(&finished), bias, &y);
+        }
+        p.blocks = p.blocks.wrapping_add(panel_bytes);
+    }
+}
+
+/// Asymmetric codes times one token: what [`add_groups`] does, with the fewest instructions. Lower halves of bytes are
+/// taken as they are, upper ones as sixteen times their codes, in sums of their own, so that neither is shifted. All
+/// products are twice what they are elsewhere.
+///
+/// # Safety
+/// As [`stream_panels`], and there are as many `words` as groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn add_narrow_groups(p: Pointers, words: *const Words, mut sums: [__m512; 2]) -> [__m512; 2] {
+    let (lower, upper) = (_mm512_set1_epi8(0x0f), _mm512_set1_epi8(0xf0_u8 as i8));
+    let zero_mask = _mm512_set1_epi32(0x007f_007f);
+    let scale_mask = _mm512_set1_epi32(0x0ff8_0000);
+    let sixteen = _mm512_set1_epi32(16);
+    for group in 0..p.groups {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let block = p.blocks.add(group * NARROW_BLOCK);
+            let header = _mm512_loadu_si512(block.cast());
+            let Words { sums: less, exponent } = *words.add(group);
+            let zeros = _mm512_and_si512(header, zero_mask);
+            let none = _mm512_setzero_si512();
+            let mut lows = [[none; 2]];
+            let mut highs = [less.map(|less| _mm512_dpwssd_epi32(none, zeros, _mm512_set1_epi32(less)))];
+            let x = p.codes.add(group * GROUP);
+            for quad in 0..GROUP / 8 {
+                let w = block.add(HEADER + quad * 4 * PANEL);
+                let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                let x = x.add(quad * 4);
+                multiply(w.map(|w| _mm512_and_si512(w, lower)), x, p.code_stride, &mut lows);
+                let x = x.add(GROUP / 2);
+                multiply(w.map(|w| _mm512_and_si512(w, upper)), x, p.code_stride, &mut highs);
+            }
+            let ([lows], [highs]) = (lows, highs);
+            let exponent = _mm512_set1_epi32(exponent);
+            let scales = [_mm512_slli_epi32::<12>(header), _mm512_srli_epi32::<4>(header)];
+            for half in 0..2 {
+                // Sixteen codes of up to 15 times up to 127 fit in 16 bits.
+                let dot = _mm512_dpwssd_epi32(highs[half], lows[half], sixteen);
+                let scale = _mm512_add_epi32(_mm512_and_si512(scales[half], scale_mask), exponent);
+                sums[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_castsi512_ps(scale), sums[half]);
+            }
+        }
+    }
+    sums
 }
 
 /// Four features of 32 rows times `T` tokens.
@@ -238,15 +333,6 @@ fn nine_bits(header: __m512i, first: u32) -> [__m512; 2] {
     let first = _mm512_set1_epi32(first as i32);
     let wide = |x| _mm512_add_epi32(_mm512_srli_epi32::<4>(_mm512_and_si512(x, mask)), first);
     [_mm512_slli_epi32::<16>(header), header].map(|x| _mm512_castsi512_ps(wide(x)))
-}
-
-/// Twice the zero points, as whole numbers of 16 bits below others that are zero.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn doubled_zeros(header: __m512i) -> [__m512i; 2] {
-    let mask = _mm512_set1_epi32(0xfe);
-    let doubled = |x| _mm512_and_si512(x, mask);
-    [doubled(_mm512_slli_epi32::<1>(header)), doubled(_mm512_srli_epi32::<15>(header))]
 }
 
 /// What is added to eight times a four-bit code, four times for each row.

@@ -22,12 +22,49 @@ pub(super) struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
+    /// Those of `panel` and the tokens from `token` on in rows of `width`.
+    #[inline]
+    pub(super) fn new(
+        y: &'a SharedSlice<'a, f32>,
+        finish: Finish,
+        width: usize,
+        panel: usize,
+        token: usize,
+    ) -> Self {
+        let count = if finish == Finish::SwiGlu { PANEL / 2 } else { PANEL };
+        let start = panel * count;
+        Self { y, start: token * width + start, stride: width, count: count.min(width - start) }
+    }
+
     /// # Safety
     /// Nobody else has this token's outputs of this panel.
     #[inline(always)]
     unsafe fn of(&self, token: usize) -> &'a mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { self.y.part(self.start + token * self.stride, self.count) }
+    }
+}
+
+/// What is added to the rows of a weight, if anything.
+pub(super) struct Bias<'a> {
+    whole: &'a [[f32; PANEL]],
+    /// The last panel's, filled up with zeros.
+    rest: [f32; PANEL],
+}
+
+impl<'a> Bias<'a> {
+    pub(super) fn new(bias: Option<&'a [f32]>) -> Self {
+        let (whole, last) = bias.unwrap_or_default().as_chunks();
+        let mut rest = [0.0; PANEL];
+        rest[..last.len()].copy_from_slice(last);
+        Self { whole, rest }
+    }
+
+    /// One panel's.
+    #[inline]
+    pub(super) fn of(&self, panel: usize) -> &[f32; PANEL] {
+        // Without a bias all of them are the rest.
+        self.whole.get(panel).unwrap_or(&self.rest)
     }
 }
 
@@ -62,8 +99,12 @@ unsafe fn finish_avx2(finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Ou
     unsafe { finish_any(finish, sums, bias, y) }
 }
 
+/// [`finish`] with whatever instructions the caller has.
+///
+/// # Safety
+/// Nobody else has these tokens' outputs of this panel.
 #[inline(always)]
-unsafe fn finish_any(finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Outputs<'_>) {
+pub(super) unsafe fn finish_any(finish: Finish, sums: &[Sums], bias: &[f32; PANEL], y: &Outputs<'_>) {
     for (token, sums) in sums.iter().enumerate() {
         // SAFETY: the caller's promise.
         let y = unsafe { y.of(token) };

@@ -20,6 +20,7 @@ mod portable;
 mod quantize;
 #[cfg(test)]
 mod rivals;
+mod stream;
 mod sums;
 #[cfg(test)]
 mod tests;

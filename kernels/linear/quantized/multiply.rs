@@ -3,13 +3,14 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use super::{
     PackedInt, Scheme,
     activations::{Activations, Codes, Steps},
-    finish::{Outputs, finish},
+    finish::{Bias, Outputs, finish},
     format::{PANEL, WIDE_BLOCK},
+    stream::{self, Stream},
     sums::{self, Sums, Tile},
 };
 use crate::{
@@ -22,8 +23,6 @@ use crate::{
 const BLOCK_TOKENS: usize = 258;
 /// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
 const AHEAD: usize = 8192;
-/// The same for up to two tokens, which pass over them sooner.
-const SHORTLY_AHEAD: usize = 4096;
 /// Tasks for each thread when there are few tokens: enough to even out, few enough to read long streams.
 const FEW_TASKS: usize = 8;
 
@@ -57,7 +56,7 @@ pub(super) fn multiply(isa: Isa, weight: &PackedInt, p: Product<'_>) {
             isa,
             weight,
             activations: activations.codes(),
-            bias: p.bias,
+            bias: Bias::new(p.bias),
             finish: p.finish,
             y: SharedSlice::new(p.y),
             width,
@@ -71,7 +70,7 @@ struct Job<'a> {
     isa: Isa,
     weight: &'a PackedInt,
     activations: Codes<'a>,
-    bias: Option<&'a [f32]>,
+    bias: Bias<'a>,
     finish: Finish,
     y: SharedSlice<'a, f32>,
     /// Elements of a row of `y`.
@@ -88,16 +87,38 @@ impl Job<'_> {
         let blocks = tokens.div_ceil(block);
         let few = blocks == 1 && tokens <= 16;
         let parts = if few { panels.min(FEW_TASKS * pool::threads()) } else { panels };
+        let of_part = |part: usize| panels * part / parts..panels * (part + 1) / parts;
+        if tokens == 1 && stream::streams(self.isa) {
+            pool::run(parts, |part| self.stream(of_part(part)));
+            return;
+        }
         pool::run(blocks * parts, |task| {
             let (part, first) = (task % parts, task / parts * block);
             SCRATCH.with_borrow_mut(|scratch| {
-                for panel in panels * part / parts..panels * (part + 1) / parts {
+                for panel in of_part(part) {
                     // Other threads take the tasks between.
                     let next = if few { panel + 1 } else { panel + pool::threads() };
                     self.panel(panel, next, first, block.min(tokens - first), scratch);
                 }
             });
         });
+    }
+
+    /// Panels times the only token.
+    fn stream(&self, panels: Range<usize>) {
+        let place = |panel| self.weight.panel_start(panel);
+        let stream = Stream {
+            scheme: self.weight.scheme(),
+            blocks: &self.weight.bytes()[place(panels.start)..place(panels.end)],
+            panels,
+            activations: self.activations,
+            bias: &self.bias,
+            finish: self.finish,
+            y: &self.y,
+            width: self.width,
+        };
+        // SAFETY: each panel is finished once.
+        unsafe { stream::run(self.isa, &stream) };
     }
 
     /// One panel times tokens `first..first + tokens`; `next` is the panel that this thread is given afterwards.
@@ -118,9 +139,7 @@ impl Job<'_> {
             let mut blocks = &all[place..][..count * scheme.block()];
             let ahead = match (cut.asks, tiles) {
                 (false, _) => &[],
-                (true, 0 | 1) => {
-                    part(all, place + if tokens <= 2 { SHORTLY_AHEAD } else { AHEAD }, blocks.len())
-                }
+                (true, 0 | 1) => part(all, place + AHEAD, blocks.len()),
                 (true, _) if first_group + count < groups => part(all, place + blocks.len(), blocks.len()),
                 (true, _) => part(all, self.weight.panel_start(next), blocks.len()),
             };
@@ -145,21 +164,9 @@ impl Job<'_> {
                 sums::add(self.isa, &mut tile);
             }
         }
-        self.finish(panel, first, sums);
-    }
-
-    fn finish(&self, panel: usize, first: usize, sums: &[Sums]) {
-        let outputs = if self.finish == Finish::SwiGlu { PANEL / 2 } else { PANEL };
-        let start = panel * outputs;
-        let count = outputs.min(self.width - start);
-        let mut bias = [0.0; PANEL];
-        if let Some(all) = self.bias {
-            let part = &all[panel * PANEL..all.len().min((panel + 1) * PANEL)];
-            bias[..part.len()].copy_from_slice(part);
-        }
-        let y = Outputs { y: &self.y, start: first * self.width + start, stride: self.width, count };
+        let y = Outputs::new(&self.y, self.finish, self.width, panel, first);
         // SAFETY: each panel and token is finished once.
-        unsafe { finish(self.isa, self.finish, sums, &bias, &y) };
+        unsafe { finish(self.isa, self.finish, sums, self.bias.of(panel), &y) };
     }
 }
 

@@ -120,7 +120,7 @@ fn products_are_those_of_the_quantized_numbers() {
                 let weight = packed(1, scheme, rows, cols);
                 for tokens in [0, 1, 2, 5, 6, 7, 15, 17] {
                     let finish = if tokens % 2 == 0 { Finish::Store } else { Finish::Add };
-                    check(isa, &weight, &Case { tokens, finish, bias: tokens % 3 != 1 });
+                    check(isa, &weight, &Case { tokens, finish, bias: tokens % 3 != 2 });
                 }
             }
         }
