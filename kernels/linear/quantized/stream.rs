@@ -56,10 +56,9 @@ pub(super) fn streams(isa: Isa) -> bool {
 pub(super) unsafe fn run(isa: Isa, stream: &Stream<'_>) {
     let a = &stream.activations;
     assert_eq!(stream.blocks.len(), stream.panels.len() * a.groups * stream.scheme.block(), "blocks");
-    let tokens = a.origins.len();
-    assert!(a.codes.len() == tokens * a.code_stride, "tokens");
-    assert!(a.scales.len() == tokens * a.groups && a.starts.len() == tokens * a.groups, "scales");
-    assert!(a.words.len() == if a.powers && tokens == 1 { a.groups } else { 0 }, "words");
+    assert!(a.origins.len() == 1 && a.codes.len() == a.code_stride, "tokens");
+    assert!(a.scales.len() == a.groups && a.starts.len() == a.groups, "scales");
+    assert!(a.words.len() == if a.powers { a.groups } else { 0 }, "words");
     assert!(a.powers == (stream.scheme == Scheme::Int4Asymmetric), "scales");
     assert!(streams(isa), "a path for streams");
     // SAFETY: the caller's promise; this path comes from detecting it; lengths were checked above.
