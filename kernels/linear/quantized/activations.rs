@@ -3,6 +3,9 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
 use super::{
     Scheme,
     format::{FIRST_SCALE, GROUP, OFFSET},
@@ -181,9 +184,14 @@ fn quantize_row(isa: Isa, steps: Steps, row: Row<'_>) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn quantize_row_avx512(steps: Steps, row: Row<'_>) {
-    quantize_row_any(steps, row);
+    let greatest = |x: &_| greatest_avx512(x);
+    let encode = |x: &_, inverse, codes: &mut _| encode_avx512(x, inverse, codes);
+    match steps {
+        Steps::Fitting => quantize_groups(row, greatest, fitting, encode),
+        Steps::Powers => quantize_groups(row, greatest, power, encode),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -195,8 +203,8 @@ fn quantize_row_avx2(steps: Steps, row: Row<'_>) {
 #[inline(always)]
 fn quantize_row_any(steps: Steps, row: Row<'_>) {
     match steps {
-        Steps::Fitting => quantize_groups(row, fitting),
-        Steps::Powers => quantize_groups(row, power),
+        Steps::Fitting => quantize_groups(row, greatest, fitting, encode),
+        Steps::Powers => quantize_groups(row, greatest, power, encode),
     }
 }
 
@@ -230,7 +238,12 @@ fn power(greatest: f32) -> Scale {
 }
 
 #[inline(always)]
-fn quantize_groups(row: Row<'_>, scale: impl Fn(f32) -> Scale) {
+fn quantize_groups(
+    row: Row<'_>,
+    greatest: impl Fn(&[f32; GROUP]) -> f32,
+    scale: impl Fn(f32) -> Scale,
+    encode: impl Fn(&[f32; GROUP], f32, &mut [i8; GROUP]) -> i32,
+) {
     let (whole, rest) = row.x.as_chunks::<GROUP>();
     let (codes, _) = row.codes.as_chunks_mut::<GROUP>();
     let mut origin = 0.0;
@@ -261,15 +274,85 @@ fn greatest(x: &[f32; GROUP]) -> f32 {
     f32::from_bits(greatest)
 }
 
+/// Adding this leaves a rounded whole number in the lower bits.
+const SHIFT: f32 = 12_582_912.0;
+
 /// Gives the sum of the codes.
 #[inline(always)]
 fn encode(x: &[f32; GROUP], inverse: f32, codes: &mut [i8; GROUP]) -> i32 {
-    /// Adding this leaves a rounded whole number in the lower bits.
-    const SHIFT: f32 = 12_582_912.0;
     let mut sum = 0i32;
     for (code, x) in codes.iter_mut().zip(x) {
         *code = (x * inverse + SHIFT).to_bits() as i8;
         sum += i32::from(*code);
     }
     sum
+}
+
+/// [`greatest`], the same bits.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn greatest_avx512(x: &[f32; GROUP]) -> f32 {
+    let magnitudes = halves(x).map(|x| _mm512_castps_si512(_mm512_abs_ps(x)));
+    f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes[0], magnitudes[1])))
+}
+
+/// [`encode`], the same bits.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn encode_avx512(x: &[f32; GROUP], inverse: f32, codes: &mut [i8; GROUP]) -> i32 {
+    let (inverse, shift) = (_mm512_set1_ps(inverse), _mm512_set1_ps(SHIFT));
+    let [low, high] = halves(x)
+        .map(|x| _mm512_cvtepi32_epi8(_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), shift))));
+    let all = _mm256_set_m128i(high, low);
+    // SAFETY: 32 bytes.
+    unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), all) };
+    let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), all);
+    let sum = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256::<1>(fours));
+    let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b00_00_11_10>(sum));
+    _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32::<0b00_00_00_01>(sum)))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves(x: &[f32; GROUP]) -> [__m512; 2] {
+    let (halves, _) = x.as_chunks::<16>();
+    // SAFETY: sixteen elements each.
+    [0, 1].map(|half: usize| unsafe { _mm512_loadu_ps(halves[half].as_ptr()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a token becomes: codes, scales, starts, origin.
+    fn quantized(isa: Isa, steps: Steps, x: &[f32]) -> (Vec<i8>, Vec<u32>, Vec<i32>, bool) {
+        let mut activations = Activations::default();
+        activations.quantize(isa, steps, x, 1, x.len());
+        let codes = activations.codes();
+        let scales = codes.scales.iter().map(|scale| scale.to_bits()).collect();
+        (codes.codes.to_vec(), scales, codes.starts.to_vec(), codes.origins[0].is_nan())
+    }
+
+    #[test]
+    fn every_processor_quantizes_alike() {
+        let random = crate::testing::numbers(11, 3000);
+        let mut cases = vec![vec![], vec![0.0; 64], vec![f32::NAN; 33], vec![1e-20; 40], vec![3e38; 5]];
+        for len in [1, 31, 32, 33, 97, 2048] {
+            let start = len * 7 % 900;
+            for factor in [1.0, 1e-13, 1e30] {
+                cases.push(random[start..start + len].iter().map(|x| x * factor).collect());
+            }
+        }
+        for steps in [Steps::Fitting, Steps::Powers] {
+            for x in &cases {
+                let expected = quantized(Isa::Portable, steps, x);
+                for isa in Isa::available() {
+                    assert_eq!(quantized(isa, steps, x), expected, "{isa}, {steps:?}, {} numbers", x.len());
+                }
+            }
+        }
+    }
 }

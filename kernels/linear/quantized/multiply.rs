@@ -23,8 +23,8 @@ use crate::{
 const BLOCK_TOKENS: usize = 258;
 /// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
 const AHEAD: usize = 8192;
-/// Tasks for each thread when there are few tokens: enough to even out, few enough to read long streams.
-const FEW_TASKS: usize = 8;
+/// Panels of a task at least when there are few tokens.
+const FEW_PANELS: usize = 2;
 
 /// What a thread keeps from one product to the next.
 #[derive(Default)]
@@ -65,6 +65,36 @@ pub(super) fn multiply(isa: Isa, weight: &PackedInt, p: Product<'_>) {
     });
 }
 
+/// Panels cut into parts that are handed out one after the other: one for each thread makes half of all panels, as many
+/// more half of the rest, and so on. The first are long streams, the last so short that all threads end together.
+struct Shares {
+    panels: usize,
+    threads: usize,
+    rounds: usize,
+}
+
+impl Shares {
+    fn new(panels: usize, threads: usize) -> Self {
+        let mut rounds = 1;
+        while panels >> rounds >= threads * FEW_PANELS {
+            rounds += 1;
+        }
+        Self { panels, threads, rounds }
+    }
+
+    fn count(&self) -> usize {
+        self.rounds * self.threads
+    }
+
+    fn of(&self, part: usize) -> Range<usize> {
+        let (round, place) = (part / self.threads, part % self.threads);
+        let left = self.panels >> round;
+        let here = if round + 1 < self.rounds { left - left / 2 } else { left };
+        let start = |place| self.panels - left + here * place / self.threads;
+        start(place)..start(place + 1)
+    }
+}
+
 /// A product whose activations are quantized.
 struct Job<'a> {
     isa: Isa,
@@ -86,16 +116,16 @@ impl Job<'_> {
         let block = tokens.div_ceil(blocks).next_multiple_of(tile);
         let blocks = tokens.div_ceil(block);
         let few = blocks == 1 && tokens <= 16;
-        let parts = if few { panels.min(FEW_TASKS * pool::threads()) } else { panels };
-        let of_part = |part: usize| panels * part / parts..panels * (part + 1) / parts;
+        let shares = Shares::new(panels, pool::threads());
+        let parts = if few { shares.count() } else { panels };
         if tokens == 1 && stream::streams(self.isa) {
-            pool::run(parts, |part| self.stream(of_part(part)));
+            pool::run(parts, |part| self.stream(shares.of(part)));
             return;
         }
         pool::run(blocks * parts, |task| {
             let (part, first) = (task % parts, task / parts * block);
             SCRATCH.with_borrow_mut(|scratch| {
-                for panel in of_part(part) {
+                for panel in if few { shares.of(part) } else { part..part + 1 } {
                     // Other threads take the tasks between.
                     let next = if few { panel + 1 } else { panel + pool::threads() };
                     self.panel(panel, next, first, block.min(tokens - first), scratch);
