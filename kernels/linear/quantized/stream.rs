@@ -8,13 +8,13 @@
 
 use std::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::{
     Scheme,
     activations::Codes,
     finish::{Bias, Outputs},
 };
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::{linear::product::Finish, pool::SharedSlice, processor::Isa};
 
 /// What a stream reads and writes.
@@ -43,7 +43,7 @@ impl<'a> Stream<'a> {
 
 /// Whether processors of this kind have a path for streams.
 pub(super) fn streams(isa: Isa) -> bool {
-    isa == Isa::Avx512
+    isa != Isa::Portable
 }
 
 /// Multiplies and finishes.
@@ -60,10 +60,14 @@ pub(super) unsafe fn run(isa: Isa, stream: &Stream<'_>) {
     assert!(a.scales.len() == a.groups && a.starts.len() == a.groups, "scales");
     assert!(a.words.len() == if a.powers { a.groups } else { 0 }, "words");
     assert!(a.powers == (stream.scheme == Scheme::Int4Asymmetric), "scales");
-    assert!(streams(isa), "a path for streams");
-    // SAFETY: the caller's promise; this path comes from detecting it; lengths were checked above.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        avx512::stream(stream);
+    match isa {
+        // SAFETY: the caller's promise; an `Isa` other than the portable one comes from detecting it; lengths were checked
+        // above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::stream(stream) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::stream(stream) },
+        _ => panic!("no path for streams on {isa}"),
     }
 }
