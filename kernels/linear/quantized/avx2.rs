@@ -91,72 +91,13 @@ pub(super) unsafe fn add(tile: &mut Tile<'_>) {
 /// `T` tokens, `E` vectors of rows at a time.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn kernel<const SCHEME: u8, const T: usize, const E: usize>(p: Pointers) {
-    // SAFETY: the caller's promise; a token has `PANEL` sums.
-    unsafe {
-        if T == 1 {
-            let sums = p.sums.cast::<[__m256; VECTORS]>();
-            sums.write(add_groups::<SCHEME, T, E>(p, sums.read()));
-        } else {
-            add_groups::<SCHEME, T, E>(p, [_mm256_setzero_ps(); VECTORS]);
-        }
-    }
-}
-
-/// See [`super::stream::run`].
-///
-/// # Safety
-/// The processor has the instructions, lengths have been checked, and nobody else has these outputs.
-pub(super) unsafe fn stream(stream: &Stream<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match stream.scheme {
-            Scheme::Int8 => stream_panels::<INT8>(stream),
-            Scheme::Int4Symmetric => stream_panels::<SYMMETRIC>(stream),
-            Scheme::Int4Asymmetric => stream_panels::<ASYMMETRIC>(stream),
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn stream_panels<const SCHEME: u8>(stream: &Stream<'_>) {
-    let a = &stream.activations;
-    let mut p = Pointers {
-        blocks: stream.blocks.as_ptr(),
-        groups: a.groups,
-        codes: a.codes.as_ptr(),
-        code_stride: a.code_stride,
-        scales: a.scales.as_ptr(),
-        starts: a.starts.as_ptr(),
-        scale_stride: a.groups,
-        sums: std::ptr::null_mut(),
-    };
-    let panel_bytes = a.groups * stream.scheme.block();
-    for panel in stream.panels.clone() {
-        let mut finished = Sums([0.0; PANEL]);
-        // SAFETY: all reads lie within the panels' blocks and the token's codes, scales and starts, and all outputs are
-        // this call's.
-        unsafe {
-            let origin = _mm256_set1_ps(a.origins[0]);
-            let sums = add_groups::<SCHEME, 1, VECTORS>(p, [origin; VECTORS]);
-            finished.0.as_mut_ptr().cast::<[__m256; VECTORS]>().write(sums);
-            let (bias, y) = (stream.bias.of(panel), stream.outputs(panel));
-            finish_any(stream.finish, std::slice::from_ref(&finished), bias, &y);
-        }
-        p.blocks = p.blocks.wrapping_add(panel_bytes);
-    }
-}
-
-/// Adds to the sums of several tokens, or to those of one, which stay in registers.
-///
-/// # Safety
-/// As [`kernel`]; one token's `p.sums` are not used.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn add_groups<const SCHEME: u8, const T: usize, const E: usize>(
-    p: Pointers,
-    mut kept: [__m256; VECTORS],
-) -> [__m256; VECTORS] {
     let block_bytes = if SCHEME == INT8 { WIDE_BLOCK } else { NARROW_BLOCK };
+    // One token's sums stay in registers.
+    let mut kept = [_mm256_setzero_ps(); VECTORS];
+    if T == 1 {
+        // SAFETY: a token has `PANEL` sums.
+        kept = unsafe { p.sums.cast::<[__m256; VECTORS]>().read() };
+    }
     for group in 0..p.groups {
         // SAFETY: all reads lie within the blocks, the tokens' codes, scales and starts, all writes within the sums,
         // whose lengths the caller has checked.
@@ -195,7 +136,54 @@ unsafe fn add_groups<const SCHEME: u8, const T: usize, const E: usize>(
             }
         }
     }
-    kept
+    if T == 1 {
+        // SAFETY: as above.
+        unsafe { p.sums.cast::<[__m256; VECTORS]>().write(kept) };
+    }
+}
+
+/// See [`super::stream::run`].
+///
+/// # Safety
+/// The processor has the instructions, lengths have been checked, and nobody else has these outputs.
+pub(super) unsafe fn stream(stream: &Stream<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stream.scheme {
+            Scheme::Int8 => stream_panels::<INT8>(stream),
+            Scheme::Int4Symmetric => stream_panels::<SYMMETRIC>(stream),
+            Scheme::Int4Asymmetric => stream_panels::<ASYMMETRIC>(stream),
+        }
+    }
+}
+
+/// One token.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn stream_panels<const SCHEME: u8>(stream: &Stream<'_>) {
+    let a = &stream.activations;
+    let mut p = Pointers {
+        blocks: stream.blocks.as_ptr(),
+        groups: a.groups,
+        codes: a.codes.as_ptr(),
+        code_stride: a.code_stride,
+        scales: a.scales.as_ptr(),
+        starts: a.starts.as_ptr(),
+        scale_stride: a.groups,
+        sums: std::ptr::null_mut(),
+    };
+    let panel_bytes = a.groups * stream.scheme.block();
+    for panel in stream.panels.clone() {
+        let mut finished = Sums([a.origins[0]; PANEL]);
+        p.sums = finished.0.as_mut_ptr();
+        // SAFETY: all reads lie within the panels' blocks and the token's codes, scales and starts, and all outputs are
+        // this call's.
+        unsafe {
+            kernel::<SCHEME, 1, VECTORS>(p);
+            let (bias, y) = (stream.bias.of(panel), stream.outputs(panel));
+            finish_any(stream.finish, std::slice::from_ref(&finished), bias, &y);
+        }
+        p.blocks = p.blocks.wrapping_add(panel_bytes);
+    }
 }
 
 /// What a token has for a group, in all lanes.

@@ -17,6 +17,9 @@ use super::{
     sums::{Sums, Tile},
 };
 
+/// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
+const AHEAD: usize = 16384;
+
 const INT8: u8 = 0;
 const SYMMETRIC: u8 = 1;
 const ASYMMETRIC: u8 = 2;
@@ -99,6 +102,8 @@ unsafe fn add_tokens<const SCHEME: u8>(tokens: usize, p: Pointers) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
+    let wide = SCHEME == INT8 || SCHEME == WIDENED;
+    let block_bytes = if wide { WIDE_BLOCK } else { NARROW_BLOCK };
     // SAFETY: all reads lie within the blocks, the tokens' codes, scales and starts, all writes within the sums, whose
     // lengths the caller has checked.
     unsafe {
@@ -110,26 +115,6 @@ unsafe fn kernel<const SCHEME: u8, const T: usize>(p: Pointers) {
                 [_mm512_set1_ps(*p.origins.add(t)); 2]
             };
         }
-        let sums = add_groups::<SCHEME, T>(p, sums);
-        for (t, sums) in sums.iter().enumerate() {
-            _mm512_storeu_ps(p.sums.add(t * PANEL), sums[0]);
-            _mm512_storeu_ps(p.sums.add(t * PANEL + 16), sums[1]);
-        }
-    }
-}
-
-/// # Safety
-/// As [`kernel`], and `p.sums` are not used.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn add_groups<const SCHEME: u8, const T: usize>(
-    p: Pointers,
-    mut sums: [[__m512; 2]; T],
-) -> [[__m512; 2]; T] {
-    let wide = SCHEME == INT8 || SCHEME == WIDENED;
-    let block_bytes = if wide { WIDE_BLOCK } else { NARROW_BLOCK };
-    // SAFETY: as in `kernel`.
-    unsafe {
         for group in 0..p.groups {
             let block = p.blocks.add(group * block_bytes);
             for line in 0..p.lines {
@@ -194,8 +179,11 @@ unsafe fn add_groups<const SCHEME: u8, const T: usize>(
                 }
             }
         }
+        for (t, sums) in sums.iter().enumerate() {
+            _mm512_storeu_ps(p.sums.add(t * PANEL), sums[0]);
+            _mm512_storeu_ps(p.sums.add(t * PANEL + 16), sums[1]);
+        }
     }
-    sums
 }
 
 /// See [`super::stream::run`].
@@ -206,15 +194,29 @@ pub(super) unsafe fn stream(stream: &Stream<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match stream.scheme {
-            Scheme::Int8 => stream_panels::<INT8>(stream),
-            Scheme::Int4Symmetric => stream_panels::<SYMMETRIC>(stream),
-            Scheme::Int4Asymmetric => stream_panels::<ASYMMETRIC>(stream),
+            Scheme::Int8 => stream_tokens::<INT8>(stream),
+            Scheme::Int4Symmetric => stream_tokens::<SYMMETRIC>(stream),
+            Scheme::Int4Asymmetric => stream_tokens::<ASYMMETRIC>(stream),
+        }
+    }
+}
+
+unsafe fn stream_tokens<const SCHEME: u8>(stream: &Stream<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stream.activations.origins.len() {
+            1 => stream_panels::<SCHEME, 1>(stream),
+            3 => stream_panels::<SCHEME, 3>(stream),
+            4 => stream_panels::<SCHEME, 4>(stream),
+            5 => stream_panels::<SCHEME, 5>(stream),
+            6 => stream_panels::<SCHEME, 6>(stream),
+            _ => {}
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn stream_panels<const SCHEME: u8>(stream: &Stream<'_>) {
+unsafe fn stream_panels<const SCHEME: u8, const T: usize>(stream: &Stream<'_>) {
     let a = &stream.activations;
     let mut p = Pointers {
         blocks: stream.blocks.as_ptr(),
@@ -228,30 +230,29 @@ unsafe fn stream_panels<const SCHEME: u8>(stream: &Stream<'_>) {
         sums: std::ptr::null_mut(),
         resumes: false,
         ahead: std::ptr::null(),
-        lines: 0,
+        // Where there is much to compute for each byte, the processor reads ahead too little by itself.
+        lines: if T > 1 && SCHEME != INT8 { NARROW_BLOCK / 64 } else { 0 },
     };
     let panel_bytes = a.groups * stream.scheme.block();
     for panel in stream.panels.clone() {
-        let mut finished = Sums([0.0; PANEL]);
-        // SAFETY: all reads lie within the panels' blocks and the token's codes, scales, starts and words, and all outputs
+        let mut finished = [Sums([0.0; PANEL]); T];
+        // SAFETY: all reads lie within the panels' blocks and the tokens' codes, scales, starts and words, and all outputs
         // are this call's.
         unsafe {
-            let begin = [_mm512_set1_ps(*p.origins); 2];
-            let [sums] = if SCHEME == ASYMMETRIC {
-                [add_narrow_groups(p, a.words.as_ptr(), begin)]
+            p.ahead = p.blocks.wrapping_add(AHEAD);
+            p.sums = finished.as_mut_ptr().cast();
+            if SCHEME == ASYMMETRIC && T == 1 {
+                narrow_kernel(p, a.words.as_ptr());
             } else {
-                add_groups::<SCHEME, 1>(p, [begin])
-            };
-            _mm512_store_ps(finished.0.as_mut_ptr(), sums[0]);
-            _mm512_store_ps(finished.0.as_mut_ptr().add(16), sums[1]);
-            let (bias, y) = (stream.bias.of(panel), stream.outputs(panel));
-            finish_any(stream.finish, std::slice::from_ref(&finished), bias, &y);
+                kernel::<SCHEME, T>(p);
+            }
+            finish_any(stream.finish, &finished, stream.bias.of(panel), &stream.outputs(panel));
         }
         p.blocks = p.blocks.wrapping_add(panel_bytes);
     }
 }
 
-/// Asymmetric codes times one token: what [`add_groups`] does, with the fewest instructions. Lower halves of bytes are
+/// Asymmetric codes times one token: what [`kernel`] does, with the fewest instructions. Lower halves of bytes are
 /// taken as they are, upper ones as sixteen times their codes, in sums of their own, so that neither is shifted. All
 /// products are twice what they are elsewhere.
 ///
@@ -259,7 +260,9 @@ unsafe fn stream_panels<const SCHEME: u8>(stream: &Stream<'_>) {
 /// As [`stream_panels`], and there are as many `words` as groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn add_narrow_groups(p: Pointers, words: *const Words, mut sums: [__m512; 2]) -> [__m512; 2] {
+unsafe fn narrow_kernel(p: Pointers, words: *const Words) {
+    // SAFETY: the caller's promise.
+    let mut sums = [_mm512_set1_ps(unsafe { *p.origins }); 2];
     let (lower, upper) = (_mm512_set1_epi8(0x0f), _mm512_set1_epi8(0xf0_u8 as i8));
     let zero_mask = _mm512_set1_epi32(0x007f_007f);
     let scale_mask = _mm512_set1_epi32(0x0ff8_0000);
@@ -294,7 +297,11 @@ unsafe fn add_narrow_groups(p: Pointers, words: *const Words, mut sums: [__m512;
             }
         }
     }
-    sums
+    // SAFETY: the caller's promise.
+    unsafe {
+        _mm512_storeu_ps(p.sums, sums[0]);
+        _mm512_storeu_ps(p.sums.add(16), sums[1]);
+    }
 }
 
 /// Four features of 32 rows times `T` tokens.

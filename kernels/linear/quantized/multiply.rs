@@ -118,7 +118,7 @@ impl Job<'_> {
         let few = blocks == 1 && tokens <= 16;
         let shares = Shares::new(panels, pool::threads());
         let parts = if few { shares.count() } else { panels };
-        if tokens == 1 && stream::streams(self.isa) {
+        if stream::streams(self.isa, tokens) {
             pool::run(parts, |part| self.stream(shares.of(part)));
             return;
         }
@@ -134,7 +134,7 @@ impl Job<'_> {
         });
     }
 
-    /// Panels times the only token.
+    /// Panels times all tokens, of which there are few.
     fn stream(&self, panels: Range<usize>) {
         let place = |panel| self.weight.panel_start(panel);
         let stream = Stream {
@@ -215,4 +215,29 @@ fn lines_as_bytes(lines: &mut [Line]) -> &mut [u8] {
 #[cfg(test)]
 pub(super) fn poison() {
     SCRATCH.with_borrow_mut(|scratch| scratch.sums.fill(Sums([f32::NAN; PANEL])));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shares;
+
+    #[test]
+    fn shares_are_all_panels_in_order_and_grow_smaller() {
+        for panels in (0..70).chain([344, 688, 4748]) {
+            for threads in [1, 2, 3, 8, 64] {
+                let shares = Shares::new(panels, threads);
+                let parts: Vec<_> = (0..shares.count()).map(|part| shares.of(part)).collect();
+                let mut next = 0;
+                for part in &parts {
+                    assert_eq!(part.start, next, "{panels} panels, {threads} threads: {parts:?}");
+                    next = part.end;
+                }
+                assert_eq!(next, panels, "{threads} threads: {parts:?}");
+                let longest = |round: &[std::ops::Range<usize>]| round.iter().map(|part| part.len()).max();
+                let rounds: Vec<_> = parts.chunks(threads).map(longest).collect();
+                assert!(rounds.is_sorted_by(|a, b| a >= b), "{panels} panels, {threads} threads: {parts:?}");
+                assert!(rounds.last() <= Some(&Some(4)), "{panels} panels, {threads} threads: {parts:?}");
+            }
+        }
+    }
 }
