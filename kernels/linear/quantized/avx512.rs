@@ -17,7 +17,7 @@ use super::{
     sums::{Sums, Tile},
 };
 
-/// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
+/// How far ahead of the arithmetic of several tokens a stream of weights is asked for, in bytes.
 const AHEAD: usize = 16384;
 
 const INT8: u8 = 0;

@@ -21,7 +21,7 @@ use crate::{
 
 /// Tokens of a task at most: with 2048 features their codes fill half of the second-level cache.
 const BLOCK_TOKENS: usize = 258;
-/// How far ahead of the arithmetic a stream of weights is asked for, in bytes.
+/// How far ahead of the arithmetic of a single tile weights are asked for, in bytes.
 const AHEAD: usize = 8192;
 /// Panels of a task at least when there are few tokens.
 const FEW_PANELS: usize = 2;
@@ -66,14 +66,15 @@ pub(super) fn multiply(isa: Isa, weight: &PackedInt, p: Product<'_>) {
 }
 
 /// Panels cut into parts that are handed out one after the other: one for each thread makes half of all panels, as many
-/// more half of the rest, and so on. The first are long streams, the last so short that all threads end together.
-struct Shares {
+/// more half of the rest, and so on. The first are long streams, the last so short that all threads end together. (Products
+/// in bf16 end with single panels instead, which are longer there.)
+struct Halves {
     panels: usize,
     threads: usize,
     rounds: usize,
 }
 
-impl Shares {
+impl Halves {
     fn new(panels: usize, threads: usize) -> Self {
         let mut rounds = 1;
         while panels >> rounds >= threads * FEW_PANELS {
@@ -116,16 +117,16 @@ impl Job<'_> {
         let block = tokens.div_ceil(blocks).next_multiple_of(tile);
         let blocks = tokens.div_ceil(block);
         let few = blocks == 1 && tokens <= 16;
-        let shares = Shares::new(panels, pool::threads());
-        let parts = if few { shares.count() } else { panels };
+        let halves = Halves::new(panels, pool::threads());
+        let parts = if few { halves.count() } else { panels };
         if stream::streams(self.isa, tokens) {
-            pool::run(parts, |part| self.stream(shares.of(part)));
+            pool::run(parts, |part| self.stream(halves.of(part)));
             return;
         }
         pool::run(blocks * parts, |task| {
             let (part, first) = (task % parts, task / parts * block);
             SCRATCH.with_borrow_mut(|scratch| {
-                for panel in if few { shares.of(part) } else { part..part + 1 } {
+                for panel in if few { halves.of(part) } else { part..part + 1 } {
                     // Other threads take the tasks between.
                     let next = if few { panel + 1 } else { panel + pool::threads() };
                     self.panel(panel, next, first, block.min(tokens - first), scratch);
@@ -219,14 +220,14 @@ pub(super) fn poison() {
 
 #[cfg(test)]
 mod tests {
-    use super::Shares;
+    use super::Halves;
 
     #[test]
-    fn shares_are_all_panels_in_order_and_grow_smaller() {
+    fn halves_are_all_panels_in_order_and_grow_smaller() {
         for panels in (0..70).chain([344, 688, 4748]) {
             for threads in [1, 2, 3, 8, 64] {
-                let shares = Shares::new(panels, threads);
-                let parts: Vec<_> = (0..shares.count()).map(|part| shares.of(part)).collect();
+                let halves = Halves::new(panels, threads);
+                let parts: Vec<_> = (0..halves.count()).map(|part| halves.of(part)).collect();
                 let mut next = 0;
                 for part in &parts {
                     assert_eq!(part.start, next, "{panels} panels, {threads} threads: {parts:?}");

@@ -2,7 +2,8 @@
 //!
 //! A panel is larger than the first-level cache, so that whatever else is written between two panels (sums, what is passed
 //! on to the next call) is fetched from further away each time, while the stream of weights waits: a seventh of the time
-//! with 2048 features. Here sums stay in registers until they are finished, and hardly anything but outputs is written.
+//! with 2048 features. Here a panel's sums are finished where they were computed, and hardly anything but outputs is
+//! written.
 
 #![allow(unsafe_code)]
 
